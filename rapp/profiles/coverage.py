@@ -1,0 +1,97 @@
+"""How much of a grid of resource configurations each network of a table covers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rapp.profiles.table import ProfileTable
+from rapp.types import ResourceConfig, ResourceGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What one network has of a grid.
+
+    Args:
+        network: its name.
+        measured: points of the grid with at least one row of status `ok`.
+        missing: the configurations without one, in the order of the grid.
+        failed: rows of status `failed` or `skipped`.
+    """
+
+    network: str
+    measured: int
+    missing: tuple[ResourceConfig, ...]
+    failed: int
+
+    def describe_missing(self) -> str:
+        """`72 of 800 points missing (SM 5-10 %, quota 20-100 %, all batches)`, or an empty text."""
+        if not self.missing:
+            return ""
+        total = self.measured + len(self.missing)
+        return f"{len(self.missing)} of {total} points missing ({describe_configs(self.missing)})"
+
+
+def table_grid(table: ProfileTable) -> ResourceGrid | None:
+    """The smallest grid with every SM partition, quota and batch of the table; None of an empty table."""
+    if len(table) == 0:
+        return None
+    axes = (sorted(set(table.column(name).tolist())) for name in ("sm_pct", "quota_pct", "batch"))
+    return ResourceGrid(*axes)
+
+
+def coverage(table: ProfileTable, grid: ResourceGrid | None = None) -> list[Coverage]:
+    """The coverage of each network of the table, sorted by name.
+
+    Args:
+        table: any profile table; anchors do not count.
+        grid: what should be there; without it `table_grid(table)`, so that a configuration
+            which no network has is not missed.
+    """
+    expected = list(grid or table_grid(table) or ())
+    rows = table.filter(anchor=False)
+    names = ("network", "sm_pct", "quota_pct", "batch", "status")
+    measured: dict[str, set[ResourceConfig]] = {network: set() for network in rows.networks()}
+    failed: dict[str, int] = dict.fromkeys(measured, 0)
+    known = {(c.sm_pct, c.quota_pct, c.batch): c for c in expected}
+    for network, sm, quota, batch, status in zip(*(rows.column(n).tolist() for n in names), strict=True):
+        if status != "ok":
+            failed[network] += 1
+        elif (sm, quota, batch) in known:
+            measured[network].add(known[sm, quota, batch])
+    return [
+        Coverage(network, len(points), tuple(c for c in expected if c not in points), failed[network])
+        for network, points in measured.items()
+    ]
+
+
+def describe_configs(configs: Iterable[ResourceConfig]) -> str:
+    """Configurations as products of ranges: `SM 5-10 %, quota 20-100 %, batch 1 2 4 8; ...`.
+
+    SM partitions with the same quotas are joined first, then batches with the same pairs of both.
+    """
+    quotas: dict[tuple[int, float], set[float]] = defaultdict(set)
+    for config in configs:
+        quotas[config.batch, config.sm_pct].add(config.quota_pct)
+    partitions: dict[tuple[int, frozenset[float]], set[float]] = defaultdict(set)
+    for (batch, sm), held in quotas.items():
+        partitions[batch, frozenset(held)].add(sm)
+    batches: dict[tuple[frozenset[float], frozenset[float]], set[int]] = defaultdict(set)
+    for (batch, held_quotas), held_sms in partitions.items():
+        batches[frozenset(held_sms), held_quotas].add(batch)
+    return "; ".join(
+        f"SM {_range(sms)} %, quota {_range(held)} %, batch {' '.join(str(b) for b in sorted(of))}"
+        for (sms, held), of in batches.items()
+    )
+
+
+def _range(values: Iterable[float]) -> str:
+    """`5-100` for equal steps over three values or more, else each value."""
+    ordered = sorted(values)
+    steps = {round(after - before, 6) for before, after in pairwise(ordered)}
+    if len(ordered) > 2 and len(steps) == 1:
+        return f"{ordered[0]:g}-{ordered[-1]:g}"
+    return " ".join(f"{value:g}" for value in ordered)

@@ -1,0 +1,17 @@
+"""Fixtures that more than one part of the tests needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def v100_dir() -> Path:
+    """The public V100 profiles: a clone of KontonGu/RaPP with its data set, named by RAPP_V100_DIR."""
+    folder = os.environ.get("RAPP_V100_DIR")
+    if not folder:
+        pytest.skip("RAPP_V100_DIR is not set: it names a folder with the public V100 profiles")
+    return Path(folder)
