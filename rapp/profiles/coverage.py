@@ -28,7 +28,7 @@ class Coverage:
     failed: int
 
     def describe_missing(self) -> str:
-        """`72 of 800 points missing (SM 5-10 %, quota 20-100 %, all batches)`, or an empty text."""
+        """`72 of 800 points missing (SM 5 10 %, quota 10-90 %, batch 1 2 4 8)`, or an empty text."""
         if not self.missing:
             return ""
         total = self.measured + len(self.missing)
@@ -69,7 +69,7 @@ def coverage(table: ProfileTable, grid: ResourceGrid | None = None) -> list[Cove
 
 
 def describe_configs(configs: Iterable[ResourceConfig]) -> str:
-    """Configurations as products of ranges: `SM 5-10 %, quota 20-100 %, batch 1 2 4 8; ...`.
+    """Configurations as products of ranges: `SM 5 10 %, quota 10-90 %, batch 1 2 4 8; ...`.
 
     SM partitions with the same quotas are joined first, then batches with the same pairs of both.
     """
@@ -83,12 +83,12 @@ def describe_configs(configs: Iterable[ResourceConfig]) -> str:
     for (batch, held_quotas), held_sms in partitions.items():
         batches[frozenset(held_sms), held_quotas].add(batch)
     return "; ".join(
-        f"SM {_range(sms)} %, quota {_range(held)} %, batch {' '.join(str(b) for b in sorted(of))}"
+        f"SM {describe_axis(sms)} %, quota {describe_axis(held)} %, batch {' '.join(map(str, sorted(of)))}"
         for (sms, held), of in batches.items()
     )
 
 
-def _range(values: Iterable[float]) -> str:
+def describe_axis(values: Iterable[float]) -> str:
     """`5-100` for equal steps over three values or more, else each value."""
     ordered = sorted(values)
     steps = {round(after - before, 6) for before, after in pairwise(ordered)}
