@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def import_has_gpu(
     Writes --out whole or not at all, and refuses to replace it without --force.
     Incomplete networks are kept and named.
     """
-    if out.exists() and not force:
+    if not force and os.path.lexists(out):
         raise ConfigError(f"{out} exists: give --force to replace it, or another --out")
     names = None if networks is None else [name.strip() for name in networks.split(",") if name.strip()]
     from rapp.profiles import has_gpu

@@ -65,7 +65,8 @@ def describe_point(table: Any, row: int) -> str:
     network, batch, sm, quota, kind = (
         table.column(name)[row].as_py() for name in ("network", "batch", "sm_pct", "quota_pct", "quota_kind")
     )
-    return f"{network}, batch {batch}, SM {_number(sm)} %, quota {_number(quota)} %, {kind}"
+    name = network if network and network.isprintable() else repr(network)
+    return f"{name}, batch {batch}, SM {_number(sm)} %, quota {_number(quota)} %, {kind}"
 
 
 def _number(value: float | None) -> str:
@@ -104,7 +105,10 @@ def _check_columns(table: Any, path: str | Path) -> Any:
                 path, f"column {column.name} has type {found}, but it must be {column.arrow_type}"
             )
     table = table.select([column.name for column in COLUMNS])
-    table.validate(full=True)
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ProfileError(path, f"is damaged: {error}") from error
     # Another writer may call every field nullable; whether a value is null is checked row by row.
     return pa.table(table.columns, names=table.schema.names).replace_schema_metadata(ARROW_SCHEMA.metadata)
 

@@ -108,11 +108,14 @@ def data_folder(src: str | Path) -> Path:
         ProfileError: neither does.
     """
     src = Path(src)
-    if not src.is_dir():
-        raise ProfileError(src, "is a file, not a folder" if src.exists() else "no such folder")
-    for folder in (src, src / "data"):
-        if (folder / LATENCY_FOLDER).is_dir():
-            return folder
+    try:
+        if not src.is_dir():
+            raise ProfileError(src, "is a file, not a folder" if src.exists() else "no such folder")
+        for folder in (src, src / "data"):
+            if (folder / LATENCY_FOLDER).is_dir():
+                return folder
+    except OSError as error:
+        raise ProfileError(src, f"cannot be read: {error.strerror}") from error
     raise ProfileError(
         src,
         f"has no {LATENCY_FOLDER} and no data/{LATENCY_FOLDER}: give a clone of KontonGu/RaPP"

@@ -102,9 +102,9 @@ class ProfileTable:
                 rows that are not valid; one line that names file, row and reason.
         """
         file = Path(path)
-        if not file.is_file():
-            raise ProfileError(path, "is a folder, not a file" if file.is_dir() else "no such file")
         try:
+            if not file.is_file():
+                raise ProfileError(path, "is a folder, not a file" if file.is_dir() else "no such file")
             table = pq.ParquetFile(file, page_checksum_verification=True).read()
         except (pa.ArrowException, OSError) as error:
             raise ProfileError(path, _why_unreadable(file, error)) from error

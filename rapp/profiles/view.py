@@ -28,19 +28,15 @@ def print_summaries(
 
 def _print_setting(console: Console, summary: SettingSummary) -> None:
     console.print(Text(" · ".join(summary.setting.values()), style="bold cyan"))
+    grid = summary.grid
     axes = (
-        ("SM", summary.grid.sm_pct, " %"),
-        ("quota", summary.grid.quota_pct, " %"),
-        ("batch", summary.grid.batch, ""),
+        f"{len(grid.sm_pct)} SM partitions ({describe_axis(grid.sm_pct)} %)",
+        f"{len(grid.quota_pct)} quotas ({describe_axis(grid.quota_pct)} %)",
+        f"batch {describe_axis(grid.batch)}",
     )
-    console.print(
-        Text("grid   " + " x ".join(f"{name} {describe_axis(axis)}{unit}" for name, axis, unit in axes))
-    )
-    console.print(
-        Text(
-            f"noise  {_noise(summary.noise)} between neighbouring SM partitions, SM >= {NOISE_MIN_SM_PCT:g} %"
-        )
-    )
+    console.print(Text("grid   " + " x ".join(axes)))
+    where = f"between neighbouring SM partitions, SM >= {NOISE_MIN_SM_PCT:g} %"
+    console.print(Text(f"noise  {_noise(summary.noise)} {where}"))
 
     view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     view.add_column("network", no_wrap=True, overflow="ellipsis", max_width=28)
