@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,10 +37,11 @@ class Coverage:
 
 
 def table_grid(table: ProfileTable) -> ResourceGrid | None:
-    """The smallest grid with every SM partition, quota and batch of the table; None of an empty table."""
-    if len(table) == 0:
+    """The smallest grid with every SM partition, quota and batch of the table, anchors apart; None of none."""
+    rows = table.filter(anchor=False)
+    if len(rows) == 0:
         return None
-    axes = (sorted(set(table.column(name).tolist())) for name in ("sm_pct", "quota_pct", "batch"))
+    axes = (sorted(set(rows.column(name).tolist())) for name in ("sm_pct", "quota_pct", "batch"))
     return ResourceGrid(*axes)
 
 
@@ -89,9 +91,15 @@ def describe_configs(configs: Iterable[ResourceConfig]) -> str:
 
 
 def describe_axis(values: Iterable[float]) -> str:
-    """`5-100` for equal steps over three values or more, else each value."""
+    """`5-45 55 100`: three values or more in the axis' smallest step as a range, others one by one."""
     ordered = sorted(values)
-    steps = {round(after - before, 6) for before, after in pairwise(ordered)}
-    if len(ordered) > 2 and len(steps) == 1:
-        return f"{ordered[0]:g}-{ordered[-1]:g}"
-    return " ".join(f"{value:g}" for value in ordered)
+    step = min((after - before for before, after in pairwise(ordered)), default=0.0)
+    runs: list[list[float]] = []
+    for value in ordered:
+        if runs and math.isclose(value - runs[-1][-1], step):
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return " ".join(
+        f"{run[0]:g}-{run[-1]:g}" if len(run) > 2 else " ".join(f"{value:g}" for value in run) for run in runs
+    )

@@ -139,7 +139,7 @@ def _named_files(folder: Path, networks: Collection[str] | None) -> list[tuple[s
 def _unknown_names(unknown: list[str], known: list[str]) -> str:
     parts = []
     for name in unknown:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         parts.append(f"no network {name!r}" + (f" (near: {', '.join(near)})" if near else ""))
     return f"{'; '.join(parts)}; there are {len(known)}, from {known[0]} to {known[-1]}"
 

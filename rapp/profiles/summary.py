@@ -53,7 +53,8 @@ class SettingSummary:
 
 
 def summarise(table: ProfileTable) -> list[SettingSummary]:
-    """The figures of each setting in the table, sorted; none of an empty table."""
+    """The figures of each setting in the table, sorted; anchors do not count."""
+    table = table.filter(anchor=False)
     settings = table.arrow.select(list(SETTING)).group_by(list(SETTING)).aggregate([]).to_pylist()
     return [_setting(table, setting) for setting in sorted(settings, key=lambda row: list(row.values()))]
 
@@ -63,7 +64,7 @@ def _setting(table: ProfileTable, setting: dict[str, str]) -> SettingSummary:
     grid = table_grid(rows)
     assert grid is not None, "a setting comes from a row"
     whole, each = noise(rows)
-    measured = rows.filter(status="ok", anchor=False)
+    measured = rows.ok()
     names, latency_ms = measured.column("network"), measured.column("latency_ms")
     networks = []
     for cover in coverage(rows, grid):

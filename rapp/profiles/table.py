@@ -23,6 +23,8 @@ from rapp.types import FloatArray
 IntArray = NDArray[np.int64]
 TextArray = NDArray[np.object_]
 
+_NOT_OF_TYPE = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
+
 # Rows that differ in one of these do not belong to one curve of a network.
 _ONE_CURVE = ("device", "runtime", "precision")
 
@@ -87,8 +89,8 @@ class ProfileTable:
         arrays = []
         for field in ARROW_SCHEMA:
             try:
-                arrays.append(pa.array([row.get(field.name) for row in listed], field.type))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                arrays.append(_array(field.name, [row.get(field.name) for row in listed]))
+            except _NOT_OF_TYPE as error:
                 raise ProfileError(source, f"column {field.name} must be {field.type}: {error}") from error
         table = pa.table(arrays, names=ARROW_SCHEMA.names)
         return cls(table.replace_schema_metadata(ARROW_SCHEMA.metadata), source)
@@ -199,8 +201,8 @@ class ProfileTable:
             _known(name)
             values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
             try:
-                allowed = pa.array(values, BY_NAME[name].arrow_type)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                allowed = _array(name, values)
+            except _NOT_OF_TYPE as error:
                 raise ConfigError(f"filter: {name} cannot be {wanted!r}") from error
             mask = pc.and_(mask, pc.is_in(self._table.column(name), value_set=allowed))
         return self._trusted(self._table.filter(mask), self.source)
@@ -243,6 +245,15 @@ class ProfileTable:
 def _known(name: str) -> None:
     if name not in BY_NAME:
         raise ConfigError(f"a profile table has no column {name!r}; it has {', '.join(BY_NAME)}")
+
+
+def _array(name: str, values: list[object]) -> Any:
+    """A pyarrow array of the column's type."""
+    kind = BY_NAME[name].arrow_type
+    if pa.types.is_integer(kind):
+        # At once, pyarrow would make 1 of 1.5; the cast refuses it.
+        return pa.array(values, pa.float64()).cast(kind)
+    return pa.array(values, kind)
 
 
 def _why_unreadable(file: Path, error: Exception) -> str:
