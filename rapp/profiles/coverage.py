@@ -37,7 +37,7 @@ class Coverage:
 
 
 def table_grid(table: ProfileTable) -> ResourceGrid | None:
-    """The smallest grid with every SM partition, quota and batch of the table, anchors apart; None of none."""
+    """The smallest grid with every SM partition, quota and batch of the table; anchors do not count."""
     rows = table.filter(anchor=False)
     if len(rows) == 0:
         return None
