@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rapp.profiles import ProfileTable, import_has_gpu
+from rapp.profiles import ProfileTable
 from rapp.profiles.coverage import coverage, describe_axis, describe_configs, table_grid
 from rapp.profiles.noise import noise
 from rapp.profiles.summary import summarise, summary_json
@@ -101,9 +101,9 @@ def test_noise_does_not_mix_curves(row):
     assert np.isnan(noise(ProfileTable.from_rows([]))[0].relative)
 
 
-def test_the_noise_of_the_public_set(v100_dir):
+def test_the_noise_of_the_public_set(v100):
     """2.9 % over the 67 networks that were looked at first; 2.85 % over 57 of them."""
-    whole, each = noise(import_has_gpu(v100_dir))
+    whole, each = noise(v100)
     assert whole.relative == pytest.approx(0.0285, abs=0.001)
     assert min(value.relative for value in each.values()) > 0.01
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rapp.profiles import ProfileTable, import_has_gpu
 from rapp.profiles.has_gpu import PUBLIC_GRID
 
 
 @pytest.fixture(scope="module")
-def table(v100_dir) -> ProfileTable:
-    return import_has_gpu(v100_dir)
-
-
-@pytest.fixture(scope="module")
-def latency_ms(table) -> dict[str, np.ndarray]:
+def latency_ms(v100) -> dict[str, np.ndarray]:
     """Network -> (S, Q, B) array over the public grid, NaN where it was not measured."""
     axes = [
         np.asarray(axis, float) for axis in (PUBLIC_GRID.sm_pct, PUBLIC_GRID.quota_pct, PUBLIC_GRID.batch)
     ]
     cubes = {}
-    for network in table.networks():
-        points = table.points(network)
+    for network in v100.networks():
+        points = v100.points(network)
         place = tuple(
             np.searchsorted(axis, values)
             for axis, values in zip(axes, (points.sm_pct, points.quota_pct, points.batch), strict=True)
@@ -32,9 +26,9 @@ def latency_ms(table) -> dict[str, np.ndarray]:
     return cubes
 
 
-def test_size_and_range(table):
-    assert (len(table), len(table.networks())) == (45_328, 57)
-    values = table.column("latency_ms")
+def test_size_and_range(v100):
+    assert (len(v100), len(v100.networks())) == (45_328, 57)
+    values = v100.column("latency_ms")
     assert (values.min(), values.max()) == (pytest.approx(2.37, abs=0.01), pytest.approx(1930.8, abs=0.1))
 
 
