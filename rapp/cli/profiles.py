@@ -38,6 +38,8 @@ def import_has_gpu(
     Writes --out whole or not at all, and refuses to replace it without --force.
     Incomplete networks are kept and named.
     """
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder: --out names the file to write")
     if not force and os.path.lexists(out):
         raise ConfigError(f"{out} exists: give --force to replace it, or another --out")
     names = None if networks is None else [name.strip() for name in networks.split(",") if name.strip()]

@@ -106,7 +106,7 @@ class ProfileTable:
         file = Path(path)
         try:
             if not file.is_file():
-                raise ProfileError(path, "is a folder, not a file" if file.is_dir() else "no such file")
+                raise ProfileError(path, _why_no_file(file))
             table = pq.ParquetFile(file, page_checksum_verification=True).read()
         except (pa.ArrowException, OSError) as error:
             raise ProfileError(path, _why_unreadable(file, error)) from error
@@ -254,6 +254,12 @@ def _array(name: str, values: list[object]) -> Any:
         # At once, pyarrow would make 1 of 1.5; the cast refuses it.
         return pa.array(values, pa.float64()).cast(kind)
     return pa.array(values, kind)
+
+
+def _why_no_file(file: Path) -> str:
+    if file.is_dir():
+        return "is a folder, not a file"
+    return "is no regular file" if file.exists() else "no such file"
 
 
 def _why_unreadable(file: Path, error: Exception) -> str:

@@ -73,6 +73,8 @@ def test_an_existing_table_is_replaced_with_force_alone(public_folder, tmp_path)
     line = _refused(_rapp("import-has-gpu", public_folder, "--out", out))
     assert line == f"error: {out} exists: give --force to replace it, or another --out"
     assert out.read_text() == "precious"
+    line = _refused(_rapp("import-has-gpu", public_folder, "--out", tmp_path, "--force"))
+    assert line == f"error: {tmp_path} is a folder: --out names the file to write"
     assert _rapp("import-has-gpu", public_folder, "--out", out, "--force").returncode == 0
     assert len(ProfileTable.read(out)) == 16
 
