@@ -65,12 +65,14 @@ def import_has_gpu(
     """
     folder = data_folder(src) / LATENCY_FOLDER
     files = _named_files(folder, networks)
-    hashes = _graph_hashes(graphs, sorted({network for network, _, _ in files}))
-    rows = [
-        _row(network, sm_pct, batch, quota_pct, latency_ms, hashes.get(network))
+    points = [
+        (network, sm_pct, *entry)
         for network, sm_pct, file in files
-        for batch, quota_pct, latency_ms in read_latency_file(file, network, sm_pct)
+        for entry in read_latency_file(file, network, sm_pct)
     ]
+    # Last, since it is slow: a wrong entry is told at once.
+    hashes = _graph_hashes(graphs, sorted({network for network, _, _ in files}))
+    rows = (_row(*point, graph_hash=hashes.get(point[0])) for point in points)
     table = ProfileTable.from_rows(rows, source=src)
     for cover in coverage(table, PUBLIC_GRID):
         if cover.missing:
