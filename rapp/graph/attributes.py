@@ -34,7 +34,9 @@ def canonical_attributes(node: NodeProto, inputs: Sequence[Value | None]) -> dic
         if label is None or value is None or not value.static:
             continue
         first = value.arrays[0]
-        if first is not None and all(array is first or np.array_equal(array, first) for array in value.arrays):  # type: ignore[arg-type]
+        if first is not None and all(
+            array is first or np.array_equal(array, first) for array in value.arrays
+        ):  # type: ignore[arg-type]
             found[label] = _finite(first.tolist())
     return dict(sorted(found.items()))
 

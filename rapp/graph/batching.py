@@ -71,24 +71,36 @@ def plan_batches(graph: GraphProto, name: str, dims: Mapping[str, int]) -> Batch
         shape = value.type.tensor_type.shape.dim
         symbols += [dim.dim_param for dim in shape if not dim.HasField("dim_value")]
         if shape and first is None:
-            first = shape[0].dim_value if shape[0].HasField("dim_value") else dims.get(shape[0].dim_param, shape[0].dim_param)
+            first = (
+                shape[0].dim_value
+                if shape[0].HasField("dim_value")
+                else dims.get(shape[0].dim_param, shape[0].dim_param)
+            )
     called_batch = [symbol for symbol in symbols if "batch" in symbol.lower() and symbol not in dims]
     if isinstance(first, str) or called_batch:
-        symbol = first if isinstance(first, str) and "batch" in first.lower() else (called_batch or [str(first)])[0]
+        symbol = (
+            first
+            if isinstance(first, str) and "batch" in first.lower()
+            else (called_batch or [str(first)])[0]
+        )
         open_axes = {value.name: _symbolic_axis(value, symbol, name, dims) for value in inputs}
         return BatchPlan(None, symbol, PROBES, open_axes)
     fixed: dict[str, int | None] = {}
     for value in inputs:
         _symbolic_axis(value, None, name, dims)
         kind = type_from_proto(value.type, dims)
-        fixed[value.name] = 0 if isinstance(kind, TensorType) and kind.shape and kind.shape[0] == first else None
+        fixed[value.name] = (
+            0 if isinstance(kind, TensorType) and kind.shape and kind.shape[0] == first else None
+        )
     if not first:
         return BatchPlan(1, "", (1,), dict.fromkeys(fixed))
     assert isinstance(first, int)
     return BatchPlan(first, "", (first, *(probe for probe in PROBES if probe != first))[:3], fixed)
 
 
-def _symbolic_axis(value: ValueInfoProto, symbol: str | None, name: str, dims: Mapping[str, int]) -> int | None:
+def _symbolic_axis(
+    value: ValueInfoProto, symbol: str | None, name: str, dims: Mapping[str, int]
+) -> int | None:
     found = None
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if dim.HasField("dim_value") or dim.dim_param in dims:
@@ -108,7 +120,12 @@ def input_types(value: ValueInfoProto, plan: BatchPlan, dims: Mapping[str, int])
     for batch in plan.batches:
         kind = type_from_proto(value.type, {**dims, **({plan.symbol: batch} if plan.fixed is None else {})})
         axis = plan.axes.get(value.name)
-        if plan.fixed is not None and axis is not None and isinstance(kind, TensorType) and kind.shape is not None:
+        if (
+            plan.fixed is not None
+            and axis is not None
+            and isinstance(kind, TensorType)
+            and kind.shape is not None
+        ):
             shape = list(kind.shape)
             shape[axis] = batch
             kind = TensorType(kind.elem, tuple(shape))

@@ -69,7 +69,11 @@ class _Builder:
             operators.append(operator)
             label = (operator.domain, operator.op_type, operator.attributes, self._output_types(step))
             vertices.append(Vertex(label, sources))
-            edges |= {(position, s.vertex) for s in sources if s is not None and s.vertex is not None and s.vertex >= 0}
+            edges |= {
+                (position, s.vertex)
+                for s in sources
+                if s is not None and s.vertex is not None and s.vertex >= 0
+            }
         inputs = tuple(self._spec(name) for name in self.trace.inputs)
         outputs = tuple(self._spec(name) for name in self.trace.outputs)
         ends = [self._source(name, self._value(name), number) for name in self.trace.outputs]
@@ -119,8 +123,12 @@ class _Builder:
         if node.op_type == "Identity":
             return True
         if node.op_type == "Cast":
-            before, after = (value.types[0] if value is not None else None for value in (step.inputs[0], step.outputs[0]))
-            return isinstance(before, TensorType) and isinstance(after, TensorType) and before.elem == after.elem
+            before, after = (
+                value.types[0] if value is not None else None for value in (step.inputs[0], step.outputs[0])
+            )
+            return (
+                isinstance(before, TensorType) and isinstance(after, TensorType) and before.elem == after.elem
+            )
         if node.op_type != "Dropout" or any(output in self.used for output in node.output[1:]):
             return False
         training = step.inputs[2] if len(step.inputs) > 2 else None
@@ -226,11 +234,16 @@ class _Builder:
             return None
         shapes = [value.shape(point) for point in range(len(self.plan.batches))]
         where = describe(step.node) if step is not None else None
-        if any(shape is None for shape in shapes) or len({len(shape) for shape in shapes if shape is not None}) > 1:
+        if (
+            any(shape is None for shape in shapes)
+            or len({len(shape) for shape in shapes if shape is not None}) > 1
+        ):
             if shapes[0] is not None:
                 raise BatchVaries(f"{where}: its shape at other batches is not known")
             raise UnknownShapeError(
-                self.name, "shape inference leaves a shape of it open: the file must declare it in value_info", where=where
+                self.name,
+                "shape inference leaves a shape of it open: the file must declare it in value_info",
+                where=where,
             )
         fitted = [fit_affine(self.plan.batches, dims) for dims in zip(*shapes, strict=True)]  # type: ignore[arg-type]
         if None in fitted:

@@ -19,15 +19,67 @@ ZERO = BatchPolynomial()
 
 # Operators that give back elements of their input, or nothing but a new shape.
 MOVES = frozenset(
-    """Reshape Flatten Squeeze Unsqueeze Identity Dropout Transpose Concat Split Slice Gather GatherElements GatherND
-    Expand Tile Pad Cast CastLike Shape Size ConstantOfShape Constant ScatterND ScatterElements Scatter DepthToSpace
-    SpaceToDepth Where Compress ReverseSequence Unique NonZero OneHot Trilu EyeLike Range SequenceAt SplitToSequence
-    SequenceConstruct ConcatFromSequence SequenceInsert SequenceErase SequenceEmpty SequenceLength Optional
-    OptionalGetElement OptionalHasElement If Loop Scan CenterCropPad Col2Im TensorScatter""".split()
+    [
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+        "Dropout",
+        "Transpose",
+        "Concat",
+        "Split",
+        "Slice",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Expand",
+        "Tile",
+        "Pad",
+        "Cast",
+        "CastLike",
+        "Shape",
+        "Size",
+        "ConstantOfShape",
+        "Constant",
+        "ScatterND",
+        "ScatterElements",
+        "Scatter",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Where",
+        "Compress",
+        "ReverseSequence",
+        "Unique",
+        "NonZero",
+        "OneHot",
+        "Trilu",
+        "EyeLike",
+        "Range",
+        "SequenceAt",
+        "SplitToSequence",
+        "SequenceConstruct",
+        "ConcatFromSequence",
+        "SequenceInsert",
+        "SequenceErase",
+        "SequenceEmpty",
+        "SequenceLength",
+        "Optional",
+        "OptionalGetElement",
+        "OptionalHasElement",
+        "If",
+        "Loop",
+        "Scan",
+        "CenterCropPad",
+        "Col2Im",
+        "TensorScatter",
+    ]
 )
 
 # Operators that do not move data: PyTorch answers with a view of the same memory and launches nothing.
-VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice", "Split", "Expand"})
+VIEWS = frozenset(
+    {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice", "Split", "Expand"}
+)
 
 # Operations for each element of the output; 1 for what is not named.
 PER_OUTPUT_ELEMENT: dict[str, int] = {
@@ -69,7 +121,10 @@ def elements(shape: Shape) -> BatchPolynomial:
 
 
 def multiply_adds(
-    op_type: str, attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
+    op_type: str,
+    attributes: Mapping[str, Any],
+    inputs: Sequence[Shape | None],
+    outputs: Sequence[Shape | None],
 ) -> BatchPolynomial:
     """Multiply-adds of a convolution, matrix product, recurrent or attention operator; 0 for all others.
 
@@ -117,7 +172,9 @@ def operations(
     return made * PER_OUTPUT_ELEMENT.get(op_type, 1)
 
 
-def _conv(attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]) -> BatchPolynomial:
+def _conv(
+    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
+) -> BatchPolynomial:
     # Each output element sums over the input channels of its group and the kernel: weights are (M, C/group, k...).
     return elements(_at(outputs, 0)) * product(_at(inputs, 1)[1:])
 
@@ -135,7 +192,9 @@ def _conv_transpose(
     return elements(_at(inputs, 0)) * product(_at(inputs, 1)[1:])
 
 
-def _gemm(attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]) -> BatchPolynomial:
+def _gemm(
+    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
+) -> BatchPolynomial:
     return elements(_at(outputs, 0)) * _at(inputs, 0)[0 if attributes.get("transA") else 1]
 
 
@@ -145,7 +204,9 @@ def _matmul(
     return elements(_at(outputs, 0)) * _at(inputs, 0)[-2 if attributes.get("transA") else -1]
 
 
-def _einsum(attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]) -> BatchPolynomial:
+def _einsum(
+    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
+) -> BatchPolynomial:
     # One multiply-add for each combination of indices. With three operands and more a runtime contracts pairwise.
     left, _, _ = str(attributes["equation"]).replace(" ", "").partition("->")
     sizes: dict[str, BatchPolynomial] = {}
@@ -209,5 +270,13 @@ _MACS: dict[str, Any] = {
     "RNN": _recurrent(1),
     "Attention": _attention,
 }
-_NEEDED_INPUTS = {"QLinearConv": 4, "QLinearMatMul": 4, "Einsum": 1, "LSTM": 3, "GRU": 3, "RNN": 3, "Attention": 3}
+_NEEDED_INPUTS = {
+    "QLinearConv": 4,
+    "QLinearMatMul": 4,
+    "Einsum": 1,
+    "LSTM": 3,
+    "GRU": 3,
+    "RNN": 3,
+    "Attention": 3,
+}
 _BIAS_SLOT = {"Conv": 2, "FusedConv": 2, "ConvTranspose": 2, "QLinearConv": 8, "Gemm": 2, "FusedGemm": 2}

@@ -70,7 +70,9 @@ def _constant(inputs: list[Array | None], attributes: Attributes) -> list[Array]
 
 
 def _constant_of_shape(inputs: list[Array | None], attributes: Attributes) -> list[Array]:
-    fill = onnx.numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
+    fill = (
+        onnx.numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
+    )
     return [np.full(_ints(inputs[0]), fill.reshape(()), fill.dtype)]
 
 
@@ -119,7 +121,8 @@ def _squeeze(inputs: list[Array | None], attributes: Attributes) -> list[Array]:
 def _reshape(inputs: list[Array | None], attributes: Attributes) -> list[Array]:
     data = _given(inputs[0])
     target = [
-        data.shape[i] if dim == 0 and not attributes.get("allowzero") else dim for i, dim in enumerate(_ints(inputs[1]))
+        data.shape[i] if dim == 0 and not attributes.get("allowzero") else dim
+        for i, dim in enumerate(_ints(inputs[1]))
     ]
     return [data.reshape(target)]
 

@@ -55,7 +55,8 @@ def type_from_proto(proto: TypeProto, dims: Mapping[str, int] | None = None) -> 
     if not tensor.HasField("shape"):
         return TensorType(tensor.elem_type, None)
     shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dims or {}).get(dim.dim_param) for dim in tensor.shape.dim
+        dim.dim_value if dim.HasField("dim_value") else (dims or {}).get(dim.dim_param)
+        for dim in tensor.shape.dim
     )
     return TensorType(tensor.elem_type, shape)
 
@@ -129,7 +130,9 @@ class NodeInference:
         outer: Mapping[str, ValueType],
     ) -> list[ValueType | None]:
         schema = self.schema(node)
-        if node.op_type in SAME_AS_INPUT and (schema is None or not schema.has_type_and_shape_inference_function):
+        if node.op_type in SAME_AS_INPUT and (
+            schema is None or not schema.has_type_and_shape_inference_function
+        ):
             return [types[0]] + [None] * (len(node.output) - 1)
         if schema is None:
             return [None] * len(node.output)
@@ -142,7 +145,9 @@ class NodeInference:
             del copy.attribute[:]
             copy.attribute.extend(known)
         protos = {name: type_to_proto(kind) for name, kind in outer.items()}
-        protos |= {name: type_to_proto(kind) for name, kind in zip(names, types, strict=True) if name and kind}
+        protos |= {
+            name: type_to_proto(kind) for name, kind in zip(names, types, strict=True) if name and kind
+        }
         tensors: dict[str, TensorProto] = {
             name: onnx.numpy_helper.from_array(array)
             for name, array in zip(names, data, strict=True)
@@ -155,7 +160,9 @@ class NodeInference:
         except Exception as error:
             # InferenceError, or a RuntimeError or ValueError of the C++ checks.
             raise InferenceFailed(_reason(error)) from error
-        return [type_from_proto(found[f"o{i}"]) if f"o{i}" in found else None for i in range(len(node.output))]
+        return [
+            type_from_proto(found[f"o{i}"]) if f"o{i}" in found else None for i in range(len(node.output))
+        ]
 
 
 def _reason(error: Exception) -> str:

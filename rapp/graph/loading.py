@@ -63,7 +63,8 @@ def _check(model: ModelProto, name: str) -> None:
     opset = opset_of(model)
     if opset and opset < OLDEST_OPSET:
         raise GraphError(
-            name, f"has opset {opset}, the oldest that is read is {OLDEST_OPSET}: onnx.version_converter converts it"
+            name,
+            f"has opset {opset}, the oldest that is read is {OLDEST_OPSET}: onnx.version_converter converts it",
         )
 
 
@@ -137,7 +138,9 @@ def tensor_value(tensor: TensorProto, folder: Path | None, name: str) -> NDArray
         copy.raw_data = _read_external(tensor, folder, name)
         return np.asarray(onnx.numpy_helper.to_array(copy))
     except OSError as error:
-        raise GraphError(name, f"external data: {error.strerror}", where=f"initializer {tensor.name}") from error
+        raise GraphError(
+            name, f"external data: {error.strerror}", where=f"initializer {tensor.name}"
+        ) from error
     except (ValueError, TypeError) as error:
         raise GraphError(name, _first_line(error), where=f"initializer {tensor.name}") from error
 

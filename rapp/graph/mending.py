@@ -30,8 +30,32 @@ from rapp.graph.tracing import BatchVaries, Trace, Tracer, Value, describe
 MOST_TRIES = 64
 
 ELEMENTWISE = frozenset(
-    """Add Sub Mul Div Pow Mod Min Max Sum Mean Where And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual PRelu
-    BitwiseAnd BitwiseOr BitwiseXor BitShift""".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Mod",
+        "Min",
+        "Max",
+        "Sum",
+        "Mean",
+        "Where",
+        "And",
+        "Or",
+        "Xor",
+        "Equal",
+        "Less",
+        "LessOrEqual",
+        "Greater",
+        "GreaterOrEqual",
+        "PRelu",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "BitShift",
+    ]
 )
 
 Choice = tuple[tuple[int, ...], Place, tuple[int, ...]]
@@ -79,7 +103,9 @@ class MendingTracer(Tracer):
         }.get(node.op_type, self._broadcast if node.op_type in ELEMENTWISE else None)
         return rule(node, list(inputs)) if rule is not None else inputs
 
-    def follow(self, node: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value | None]) -> None:
+    def follow(
+        self, node: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value | None]
+    ) -> None:
         carrying = [value for value in inputs if value is not None and value.place is not None]
         if not carrying or all(value is None or value.static for value in outputs):
             return
@@ -98,7 +124,9 @@ class MendingTracer(Tracer):
         base = shapes[0]
         if base is None or any(shape is None or len(shape) != len(base) for shape in shapes):
             raise BatchVaries(f"{describe(node)}: the shape of its output is not known at another batch")
-        axes = [axis for axis in range(len(base)) if any(shape[axis] != base[axis] for shape in shapes if shape)]
+        axes = [
+            axis for axis in range(len(base)) if any(shape[axis] != base[axis] for shape in shapes if shape)
+        ]
         if len(axes) != 1:
             raise BatchVaries(f"{describe(node)}: its output grows with the batch in {len(axes)} dimensions")
         (axis,) = axes
@@ -123,7 +151,11 @@ class MendingTracer(Tracer):
         reduced: Sequence[int] | None = attributes.get("axes")
         if len(inputs) > 1 and inputs[1] is not None and inputs[1].arrays[0] is not None:
             reduced = [int(entry) for entry in inputs[1].arrays[0].reshape(-1)]
-        elif node.op_type.startswith("Reduce") and not attributes.get("axes") and attributes.get("noop_with_empty_axes"):
+        elif (
+            node.op_type.startswith("Reduce")
+            and not attributes.get("axes")
+            and attributes.get("noop_with_empty_axes")
+        ):
             return
         reason = mixes_batch(node.op_type, attributes, axes, ranks, reduced, self.trace.opset)
         if reason is not None:
@@ -148,7 +180,9 @@ class MendingTracer(Tracer):
             return inputs
         candidates = places_after_reshape(shape, data.place, target, self.batch)
         if not candidates:
-            raise BatchVaries(f"{describe(node)}: no dimension of {target} can take the batch of {list(shape)}")
+            raise BatchVaries(
+                f"{describe(node)}: no dimension of {target} can take the batch of {list(shape)}"
+            )
         key: Choice = (shape, data.place, tuple(target))
         place = candidates[self.choices.setdefault(key, 0)]
         self.met.setdefault(key, len(candidates))
@@ -237,7 +271,9 @@ class MendingTracer(Tracer):
             return
         grown = growing(shape, axis, self.batch)
         self.trace.fixes.append(Fix(node, slot, grown, expand_axis=axis))
-        kinds = [TensorType(value.types[0].elem, tuple(d(batch) for d in grown)) for batch in self.plan.batches]  # type: ignore[union-attr]
+        kinds = [
+            TensorType(value.types[0].elem, tuple(d(batch) for d in grown)) for batch in self.plan.batches
+        ]  # type: ignore[union-attr]
         inputs[slot] = Value(list(kinds), [None] * len(kinds), True, value.roots)
 
     def _replace(
@@ -246,7 +282,9 @@ class MendingTracer(Tracer):
         self.trace.fixes.append(Fix(node, slot, entries))
         old = inputs[slot]
         assert old is not None
-        arrays: list[Any] = [np.array([entry(batch) for entry in entries], np.int64) for batch in self.plan.batches]
+        arrays: list[Any] = [
+            np.array([entry(batch) for entry in entries], np.int64) for batch in self.plan.batches
+        ]
         # At its own batch the network stays as it is.
         arrays[0] = old.arrays[0]
         inputs[slot] = Value(old.types, arrays, True, old.roots)

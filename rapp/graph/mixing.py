@@ -11,12 +11,34 @@ from typing import Any
 
 # Each of these works within one sample if the batch is dimension 0 (pools: also 1, they treat channels apart).
 BATCH_FIRST = frozenset(
-    """Conv FusedConv ConvTranspose ConvInteger QLinearConv DeformConv LRN GroupNormalization BatchNormalization
-    DepthToSpace SpaceToDepth GridSample RoiAlign Col2Im""".split()
+    [
+        "Conv",
+        "FusedConv",
+        "ConvTranspose",
+        "ConvInteger",
+        "QLinearConv",
+        "DeformConv",
+        "LRN",
+        "GroupNormalization",
+        "BatchNormalization",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "GridSample",
+        "RoiAlign",
+        "Col2Im",
+    ]
 )
 POOLS = frozenset(
-    """MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool InstanceNormalization
-    MeanVarianceNormalization""".split()
+    [
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "GlobalLpPool",
+        "InstanceNormalization",
+        "MeanVarianceNormalization",
+    ]
 )
 SOFTMAXES = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
 # Operators over one axis, with its default.
@@ -54,11 +76,21 @@ def mixes_batch(
         return None
     rank = ranks[0]
     if op_type in BATCH_FIRST:
-        return None if axis == 0 else f"finds the batch in dimension {axis}, where it expects channels or pixels"
+        return (
+            None if axis == 0 else f"finds the batch in dimension {axis}, where it expects channels or pixels"
+        )
     if op_type in POOLS:
-        return None if axis <= 1 and op_type != "MeanVarianceNormalization" else f"works over dimension {axis}, the batch"
+        return (
+            None
+            if axis <= 1 and op_type != "MeanVarianceNormalization"
+            else f"works over dimension {axis}, the batch"
+        )
     if op_type in ("LSTM", "GRU", "RNN"):
-        return None if axis == (0 if attributes.get("layout") else 1) else f"steps through dimension {axis}, the batch"
+        return (
+            None
+            if axis == (0 if attributes.get("layout") else 1)
+            else f"steps through dimension {axis}, the batch"
+        )
     if op_type in SOFTMAXES and opset < 13:
         # These work over all dimensions from `axis` on.
         return f"works over dimension {axis}, the batch" if axis >= attributes.get("axis", 1) % rank else None

@@ -109,7 +109,9 @@ class OperatorGraph:
     _coefficients: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def from_onnx(cls, source: str | Path | ModelProto, *, dims: Mapping[str, int] | None = None) -> OperatorGraph:
+    def from_onnx(
+        cls, source: str | Path | ModelProto, *, dims: Mapping[str, int] | None = None
+    ) -> OperatorGraph:
         """Read an ONNX file, weights excepted.
 
         Args:
@@ -149,7 +151,17 @@ class OperatorGraph:
         if not isinstance(other, OperatorGraph):
             return NotImplemented
         mine, theirs = (
-            (g.name, g.opset, g.operators, g.inputs, g.outputs, g.graph_hash, g.params, g.fixed_batch, g.only_batch)
+            (
+                g.name,
+                g.opset,
+                g.operators,
+                g.inputs,
+                g.outputs,
+                g.graph_hash,
+                g.params,
+                g.fixed_batch,
+                g.only_batch,
+            )
             for g in (self, other)
         )
         return mine == theirs and np.array_equal(self.edges, other.edges)

@@ -59,7 +59,8 @@ def graph_from_json(text: str) -> OperatorGraph:
             raise GraphError("<JSON>", "is not an operator graph")
         if content["version"] != FORMAT_VERSION:
             raise GraphError(
-                "<JSON>", f"is of format version {content['version']}, this RaPP reads {FORMAT_VERSION}: build it anew"
+                "<JSON>",
+                f"is of format version {content['version']}, this RaPP reads {FORMAT_VERSION}: build it anew",
             )
         return OperatorGraph(
             name=content["name"],

@@ -199,7 +199,9 @@ class Tracer:
                 continue
             known = arrays[index] if arrays is not None else [None] * len(self.plan.batches)
             kinds = [
-                kind if array is None else TensorType(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+                kind
+                if array is None
+                else TensorType(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
                 for kind, array in zip(types[index], known, strict=True)
             ]
             outputs.append(Value(kinds, known, static, roots))
@@ -207,7 +209,9 @@ class Tracer:
         for name, value in zip(node.output, outputs, strict=True):
             if value is not None:
                 self.values[name] = value
-        self.trace.steps.append(Step(node, names + captured, inputs + [self.values[n] for n in captured], outputs, static))
+        self.trace.steps.append(
+            Step(node, names + captured, inputs + [self.values[n] for n in captured], outputs, static)
+        )
 
     def _types(
         self, node: NodeProto, inputs: Sequence[Value | None], captured: Sequence[str]
@@ -222,14 +226,18 @@ class Tracer:
                 columns.append(columns[0])
                 continue
             try:
-                outer = {name: kind for name in captured if (kind := self.values[name].types[point]) is not None}
+                outer = {
+                    name: kind for name in captured if (kind := self.values[name].types[point]) is not None
+                }
                 found = self.inference.outputs(node, kinds, data, outer)
                 check_sizes(node, [v.shape(point) if v is not None else None for v in inputs], found, group)
             except InferenceFailed as error:
                 if point == 0 or self.plan.fixed is None:
                     raise
                 raise BatchVaries(f"{describe(node)}: {error}") from error
-            columns.append([self._declared(kind, name, point) for kind, name in zip(found, node.output, strict=True)])
+            columns.append(
+                [self._declared(kind, name, point) for kind, name in zip(found, node.output, strict=True)]
+            )
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _repeats(self, inputs: Sequence[Value | None], point: int) -> bool:
@@ -260,12 +268,16 @@ class Tracer:
         self, node: NodeProto, inputs: Sequence[Value | None], types: Sequence[Sequence[ValueType | None]]
     ) -> list[list[Array | None]] | None:
         """The content of the outputs at each batch, if all of it is known and small."""
-        if node.domain not in MAIN_DOMAINS or any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
+        if node.domain not in MAIN_DOMAINS or any(
+            a.type == onnx.AttributeProto.GRAPH for a in node.attribute
+        ):
             return None
         rows: list[list[Array]] = []
         for point in range(len(self.plan.batches)):
             if any(
-                isinstance(row[point], TensorType) and row[point].known and _count(row[point].shape) > LARGEST_FOLDED  # type: ignore[union-attr,arg-type]
+                isinstance(row[point], TensorType)
+                and row[point].known
+                and _count(row[point].shape) > LARGEST_FOLDED  # type: ignore[union-attr,arg-type]
                 for row in types
             ):
                 return None
@@ -276,7 +288,9 @@ class Tracer:
                 found = _shape_value(node, inputs[0], point)
             else:
                 arrays = [value.arrays[point] if value is not None else None for value in inputs]
-                if any(value is not None and array is None for value, array in zip(inputs, arrays, strict=True)):
+                if any(
+                    value is not None and array is None for value, array in zip(inputs, arrays, strict=True)
+                ):
                     return None
                 found = evaluate(node, arrays, self.trace.opset)
             if found is None or len(found) != len(node.output):
@@ -294,7 +308,9 @@ class Tracer:
         """Hook: replace inputs that hold the file's batch (`mending.MendingTracer`)."""
         return inputs
 
-    def follow(self, node: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value | None]) -> None:
+    def follow(
+        self, node: NodeProto, inputs: Sequence[Value | None], outputs: Sequence[Value | None]
+    ) -> None:
         """Hook: note where the batch is in the outputs (`mending.MendingTracer`)."""
 
 
