@@ -1,7 +1,7 @@
 """Operator graphs from ONNX files.
 
-`OperatorGraph.from_onnx(path)` reads a network; `with_batch(path, n)` rewrites one to another batch. Importing this
-package does not import onnx.
+`OperatorGraph.from_onnx(path)` reads a network; `with_batch(path, n)` rewrites one to another batch.
+Importing this package does not import onnx.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attributes of an operator in a form that does not hang on names, on the opset's way to write them, or on onnx."""
+"""Attributes of an operator, whatever the names in the file and the opset's way to write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
 from rapp.graph.loading import MAIN_DOMAINS, has_data, is_external
 from rapp.graph.operands import DROPPED_ATTRIBUTES, SETTINGS
-from rapp.graph.tracing import Value
+from rapp.graph.values import Value
 
 # A tensor attribute up to this size is told apart by its values, a larger one is a weight: by type and shape.
 LARGEST_VALUE = 64
@@ -33,11 +33,9 @@ def canonical_attributes(node: NodeProto, inputs: Sequence[Value | None]) -> dic
         value = inputs[slot] if slot < len(inputs) else None
         if label is None or value is None or not value.static:
             continue
-        first = value.arrays[0]
-        if first is not None and all(
-            array is first or np.array_equal(array, first) for array in value.arrays
-        ):  # type: ignore[arg-type]
-            found[label] = _finite(first.tolist())
+        arrays = [array for array in value.arrays if array is not None]
+        if len(arrays) == len(value.arrays) and all(np.array_equal(array, arrays[0]) for array in arrays):
+            found[label] = _finite(arrays[0].tolist())
     return dict(sorted(found.items()))
 
 

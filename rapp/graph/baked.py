@@ -1,9 +1,10 @@
 """Constants of a fixed-batch network that hold the batch: where it sits in them.
 
-A network exported at batch 1 may reshape to `[1, 2, 58, 28, 28]` or to `[197, 12, 64]`. By its value no 1 says
-whether it is the batch, and the 12 holds one as well. So the batch is followed by its place: a tensor's elements lie
-in row-major order, the batch is the factor that stands behind `outside` elements, and a Reshape keeps that order.
-Where several dimensions of the target could take the batch, the candidates are tried in turn (`tracing.trace`).
+A network exported at batch 1 may reshape to `[1, 2, 58, 28, 28]` or to `[197, 12, 64]`. By its value no 1
+says whether it is the batch, and the 12 holds one as well. So the batch is followed by its place: a tensor's
+elements lie in row-major order, the batch is the factor that stands behind `outside` elements, and a Reshape
+keeps that order. Where several dimensions of the target could take the batch, the candidates are tried in
+turn (`carrying.trace_fixed`).
 """
 
 from __future__ import annotations
@@ -113,3 +114,15 @@ def growing(shape: Sequence[int], axis: int, batch: int) -> tuple[BatchPolynomia
     dims = [BatchPolynomial((dim,)) for dim in shape]
     dims[axis] = BatchPolynomial((0, shape[axis] // batch))
     return tuple(dims)
+
+
+def resolve(raw: Sequence[int], shape: Sequence[int]) -> list[int] | None:
+    """The dimensions that a Reshape's list comes to, or None if it does not fit the input."""
+    count = math.prod(shape)
+    target = [shape[axis] if entry == 0 and axis < len(shape) else entry for axis, entry in enumerate(raw)]
+    rest = math.prod(entry for entry in target if entry != -1)
+    if -1 in target:
+        if rest == 0 or count % rest:
+            return None
+        target[target.index(-1)] = count // rest
+    return target if math.prod(target) == count else None

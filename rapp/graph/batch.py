@@ -1,8 +1,8 @@
 """Rewrite a network to another batch.
 
-A file exported at batch 1 holds that 1 in more places than its input: in the targets of Reshapes, in constants that
-were expanded to it. `with_batch` follows the batch through the network (`mending`), replaces what holds it, and checks
-the result by walking through it again.
+A file exported at batch 1 holds that 1 in more places than its input: in the targets of Reshapes, in
+constants that were expanded to it. `with_batch` follows the batch through the network (`mending`), replaces
+what holds it, and checks the result by walking through it again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ def with_batch(
         The model, weights included if the file has them.
 
     Raises:
-        BatchRewriteError: the network cannot be carried to another batch; the message names the operator and why.
+        BatchRewriteError: the network cannot be carried to another batch; the message names the operator and
+            why.
         GraphError: as `OperatorGraph.from_onnx`.
     """
     from rapp.graph.batching import plan_batches
+    from rapp.graph.carrying import trace_fixed
     from rapp.graph.loading import load_model, load_weights
-    from rapp.graph.mending import trace_fixed
     from rapp.graph.rewriting import Rewriter
-    from rapp.graph.tracing import BatchVaries, Tracer
+    from rapp.graph.tracing import Tracer
+    from rapp.graph.values import BatchVaries
 
     if batch is not None and batch < 1:
         raise BatchRewriteError(str(source)[:200], f"batch {batch}: it must be 1 or more")
@@ -72,7 +74,8 @@ def _verify(model: ModelProto, name: str, batch: int | None, dims: Mapping[str, 
     """Walk through the rewritten network: every output must have the new batch as its first dimension."""
     from rapp.errors import GraphError
     from rapp.graph.batching import plan_batches
-    from rapp.graph.tracing import BatchVaries, Tracer
+    from rapp.graph.tracing import Tracer
+    from rapp.graph.values import BatchVaries
 
     plan = plan_batches(model.graph, name, dims)
     if plan.fixed is not None:
@@ -80,12 +83,16 @@ def _verify(model: ModelProto, name: str, batch: int | None, dims: Mapping[str, 
     try:
         trace = Tracer(model, name, None, plan, dims).run()
     except (BatchVaries, GraphError) as error:
-        raise BatchRewriteError(name, f"after the rewriting its shapes contradict each other: {error}") from error
+        raise BatchRewriteError(
+            name, f"after the rewriting its shapes contradict each other: {error}"
+        ) from error
     for output in trace.outputs:
         for point, expected in enumerate(plan.batches):
             shape = trace.values[output].shape(point)
             if not shape or shape[0] != (expected if batch is None else batch):
                 found = "no known shape" if shape is None else f"shape {list(shape)}"
                 raise BatchRewriteError(
-                    name, f"has {found} at batch {expected}: the batch is not its first dimension", where=f"output {output}"
+                    name,
+                    f"has {found} at batch {expected}: the batch is not its first dimension",
+                    where=f"output {output}",
                 )

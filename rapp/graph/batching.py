@@ -1,6 +1,7 @@
 """Which dimensions of a network's inputs are the batch, and the batches at which its shapes are found out.
 
-Shapes are inferred at three batches and fitted by affine functions: two points determine one, the third checks it.
+Shapes are inferred at three batches and fitted by affine functions: two points determine one, the third
+checks it.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def data_inputs(graph: GraphProto) -> list[ValueInfoProto]:
 def plan_batches(graph: GraphProto, name: str, dims: Mapping[str, int]) -> BatchPlan:
     """Find the batch in the inputs' shapes.
 
-    The batch is the first dimension of the first input that has dimensions. If that is a symbol, then it is the
-    batch wherever it occurs; if another symbol is called batch, that one is. If it is a number, then every input whose
-    first dimension is this number carries the batch.
+    The batch is the first dimension of the first input that has dimensions. If that is a symbol, then it is
+    the batch wherever it occurs; if another symbol is called batch, that one is. If it is a number, then
+    every input whose first dimension is this number carries the batch.
 
     Args:
         graph: the network.
@@ -58,7 +59,8 @@ def plan_batches(graph: GraphProto, name: str, dims: Mapping[str, int]) -> Batch
         dims: numbers for other symbols (sequence length, image height).
 
     Raises:
-        UnknownShapeError: an input without a shape, or with an open dimension that is neither the batch nor in `dims`.
+        UnknownShapeError: an input without a shape, or with an open dimension that is neither the batch nor
+            in `dims`.
     """
     inputs = data_inputs(graph)
     symbols: list[str] = []

@@ -1,4 +1,4 @@
-"""From the walk through a network to its operator graph: what is left out, what the edges are, what each operator costs."""
+"""From the walk through a network to its operator graph: what is left out, what reads what, what it costs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from rapp.errors import GraphError, UnknownShapeError
 from rapp.graph.attributes import canonical_attributes
 from rapp.graph.batching import BatchPlan, plan_batches
 from rapp.graph.canonical import Source, Vertex, graph_hash
+from rapp.graph.carrying import trace_fixed
 from rapp.graph.cost import ZERO, elements, multiply_adds, operations
 from rapp.graph.inference import ALIASES, TensorType, ValueType
 from rapp.graph.loading import MAIN_DOMAINS, load_model
-from rapp.graph.mending import trace_fixed
 from rapp.graph.operands import BUFFER_SLOTS, SETTINGS
 from rapp.graph.operator_graph import Operator, OperatorGraph, TensorSpec
 from rapp.graph.polynomial import BatchPolynomial, Shape, fit_affine, total
-from rapp.graph.tracing import BatchVaries, Step, Trace, Tracer, Value, describe
+from rapp.graph.tracing import Tracer
+from rapp.graph.values import BatchVaries, Step, Trace, Value, describe
 
 # Bits of the data types that are smaller than a byte.
 SMALL_BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
@@ -207,7 +208,7 @@ class _Builder:
         ]
 
     def _trainable(self, root: str) -> int:
-        """Elements of a constant if it is a parameter: floating point or quantised, and more than a scalar."""
+        """Elements of a constant if it is a parameter: floating point or quantised, not a single number."""
         value = self.trace.values.get(root)
         kind = value.types[0] if value is not None else None
         if value is None or value.varies or not isinstance(kind, TensorType) or not kind.shape:
@@ -216,7 +217,8 @@ class _Builder:
         quantised = dtype in ("int8", "uint8", "int4", "uint4") and len(kind.shape) > 1
         if not (quantised or "float" in dtype):
             return 0
-        return elements(self._shape(value, None) or ())(1)
+        count = elements(self._shape(value, None) or ())(1)
+        return count if count > 1 else 0
 
     def _value(self, name: str) -> Value:
         value = self.trace.values.get(name)
@@ -245,7 +247,7 @@ class _Builder:
                 "shape inference leaves a shape of it open: the file must declare it in value_info",
                 where=where,
             )
-        fitted = [fit_affine(self.plan.batches, dims) for dims in zip(*shapes, strict=True)]  # type: ignore[arg-type]
+        fitted = [fit_affine(self.plan.batches, dims) for dims in zip(*shapes, strict=True)]
         if None in fitted:
             raise BatchVaries(f"{where}: a dimension of it does not grow evenly with the batch")
         return tuple(dim for dim in fitted if dim is not None)

@@ -1,10 +1,10 @@
 """The hash of an operator graph: equal for equal networks, whatever their names, order or exporter.
 
-Operators are coloured in the manner of Weisfeiler and Leman. First each operator gets a digest of itself and of what
-it reads, from the inputs down (a Merkle hash); then one of that and of who reads it, from the outputs up; then from the
-inputs down once more. The hash of the graph is the digest of the sorted colours. What a digest holds of an operator: type,
-domain, attributes, data type and shape of outputs and weights with the batch as a symbol. What it does not hold: names,
-values of weights, producer, opset.
+Operators are coloured in the manner of Weisfeiler and Leman. First each operator gets a digest of itself and
+of what it reads, from the inputs down (a Merkle hash); then one of that and of who reads it, from the outputs
+up; then from the inputs down once more. The hash of the graph is the digest of the sorted colours. What a
+digest holds of an operator: type, domain, attributes, data type and shape of outputs and weights with the
+batch as a symbol. What it does not hold: names, values of weights, producer, opset.
 """
 
 from __future__ import annotations

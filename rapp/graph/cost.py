@@ -1,21 +1,24 @@
 """Work of one operator as a function of the batch.
 
-`macs` are multiply-adds of convolutions and matrix products, and nothing else: what torchvision publishes as GFLOPS
-and fvcore, ptflops and thop count by default. `flops` are `2 * macs` plus the operations of all other operators, by
-the table below: one for each element that a simple function makes, in the manner of fvcore
-(`fvcore/nn/jit_handles.py`: batch norm 2, layer norm 5 an element). They are an order of magnitude for operators that are
-bound by memory anyway; their bytes matter more.
+`macs` are multiply-adds of convolutions and matrix products, and nothing else: what torchvision publishes as
+GFLOPS and fvcore, ptflops and thop count by default. `flops` are `2 * macs` plus the operations of all other
+operators, by the table below: one for each element that a simple function makes, in the manner of fvcore
+(`fvcore/nn/jit_handles.py`: batch norm 2, layer norm 5 an element). They are an order of magnitude for
+operators that are bound by memory anyway; their bytes matter more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rapp.graph.polynomial import BatchPolynomial, Shape, as_polynomial, product
 
 ZERO = BatchPolynomial()
+
+Shapes = Sequence[Shape | None]
+Rule = Callable[[Mapping[str, Any], Shapes, Shapes], BatchPolynomial]
 
 # Operators that give back elements of their input, or nothing but a new shape.
 MOVES = frozenset(
@@ -123,8 +126,8 @@ def elements(shape: Shape) -> BatchPolynomial:
 def multiply_adds(
     op_type: str,
     attributes: Mapping[str, Any],
-    inputs: Sequence[Shape | None],
-    outputs: Sequence[Shape | None],
+    inputs: Shapes,
+    outputs: Shapes,
 ) -> BatchPolynomial:
     """Multiply-adds of a convolution, matrix product, recurrent or attention operator; 0 for all others.
 
@@ -134,19 +137,18 @@ def multiply_adds(
         inputs: shapes of all inputs in their order, weights included; None for one that is left out.
         outputs: shapes of the outputs.
     """
-    rule = _MACS.get(op_type)
+    rule: Rule | None = _MACS.get(op_type)
     needed = _NEEDED_INPUTS.get(op_type, 2)
     if rule is None or len(inputs) < needed or None in inputs[:needed] or not outputs or outputs[0] is None:
         return ZERO
-    macs: BatchPolynomial = rule(attributes, inputs, outputs)
-    return macs
+    return rule(attributes, inputs, outputs)
 
 
 def operations(
     op_type: str,
     attributes: Mapping[str, Any],
-    inputs: Sequence[Shape | None],
-    outputs: Sequence[Shape | None],
+    inputs: Shapes,
+    outputs: Shapes,
     macs: BatchPolynomial,
 ) -> BatchPolynomial:
     """Floating point operations: `2 * macs`, and for other operators the table of this module."""
@@ -159,7 +161,7 @@ def operations(
     if op_type in MOVES:
         return ZERO
     if op_type in ("MaxPool", "AveragePool", "LpPool"):
-        return made * math.prod(attributes.get("kernel_shape", (1,)))
+        return made * int(math.prod(attributes.get("kernel_shape", (1,))))
     if op_type.startswith(("GlobalAverage", "GlobalMax", "GlobalLp", "Reduce", "Arg")) or op_type == "CumSum":
         return read
     if op_type == "LRN":
@@ -172,42 +174,33 @@ def operations(
     return made * PER_OUTPUT_ELEMENT.get(op_type, 1)
 
 
-def _conv(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
-    # Each output element sums over the input channels of its group and the kernel: weights are (M, C/group, k...).
+def _conv(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
+    # Each output element sums over the input channels of its group and the kernel: weights are (M, C/group,
+    # k...).
     return elements(_at(outputs, 0)) * product(_at(inputs, 1)[1:])
 
 
-def _qlinear_conv(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
+def _qlinear_conv(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
     return elements(_at(outputs, 0)) * product(_at(inputs, 3)[1:])
 
 
-def _conv_transpose(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
-    # Each input element is spread over the kernel and the output channels of its group: weights are (C, M/group, k...).
+def _conv_transpose(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
+    # Each input element is spread over the kernel and the output channels of its group: weights are (C,
+    # M/group, k...).
     return elements(_at(inputs, 0)) * product(_at(inputs, 1)[1:])
 
 
-def _gemm(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
+def _gemm(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
     return elements(_at(outputs, 0)) * _at(inputs, 0)[0 if attributes.get("transA") else 1]
 
 
-def _matmul(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
+def _matmul(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
     return elements(_at(outputs, 0)) * _at(inputs, 0)[-2 if attributes.get("transA") else -1]
 
 
-def _einsum(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
-    # One multiply-add for each combination of indices. With three operands and more a runtime contracts pairwise.
+def _einsum(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
+    # One multiply-add for each combination of indices. With three operands and more a runtime contracts
+    # pairwise.
     left, _, _ = str(attributes["equation"]).replace(" ", "").partition("->")
     sizes: dict[str, BatchPolynomial] = {}
     for term, shape in zip(left.split(","), inputs, strict=False):
@@ -222,20 +215,13 @@ def _einsum(
     return product(sizes.values()) if len(inputs) > 1 else ZERO
 
 
-def _recurrent(gates: int) -> Any:
-    def rule(
-        attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-    ) -> BatchPolynomial:
-        # X is (steps, batch, I), W (directions, gates * H, I), R (directions, gates * H, H).
-        steps = product(_at(inputs, 0)[:2])
-        return steps * (product(_at(inputs, 1)) + product(_at(inputs, 2)))
-
-    return rule
+def _recurrent(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
+    # X is (steps, batch, I), W (directions, gates * H, I), R (directions, gates * H, H).
+    steps = product(_at(inputs, 0)[:2])
+    return steps * (product(_at(inputs, 1)) + product(_at(inputs, 2)))
 
 
-def _attention(
-    attributes: Mapping[str, Any], inputs: Sequence[Shape | None], outputs: Sequence[Shape | None]
-) -> BatchPolynomial:
+def _attention(attributes: Mapping[str, Any], inputs: Shapes, outputs: Shapes) -> BatchPolynomial:
     # softmax(Q K^T) V: Q is (batch, heads, queries, d) or (batch, queries, heads * d), and so on.
     q, k, v = _at(inputs, 0), _at(inputs, 1), _at(inputs, 2)
     keys = k[-2]
@@ -246,12 +232,12 @@ def _attention(
     return elements(q) * keys + q[0] * q[1] * keys * value_width
 
 
-def _at(shapes: Sequence[Shape | None], index: int) -> Shape:
+def _at(shapes: Shapes, index: int) -> Shape:
     shape = shapes[index] if index < len(shapes) else None
     return shape if shape is not None else ()
 
 
-_MACS: dict[str, Any] = {
+_MACS: dict[str, Rule] = {
     "Conv": _conv,
     "FusedConv": _conv,
     "ConvInteger": _conv,
@@ -265,9 +251,9 @@ _MACS: dict[str, Any] = {
     "MatMulInteger": _matmul,
     "QLinearMatMul": _matmul,
     "Einsum": _einsum,
-    "LSTM": _recurrent(4),
-    "GRU": _recurrent(3),
-    "RNN": _recurrent(1),
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
     "Attention": _attention,
 }
 _NEEDED_INPUTS = {

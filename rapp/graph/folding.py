@@ -1,7 +1,7 @@
 """Values of operators that can be told before the network runs: the arithmetic on shapes.
 
-Exporters compute the target of a Reshape with chains such as Shape, Gather, Concat. Everything here works on small
-arrays (`loading.LARGEST_FOLDED`); operators outside the table go to ONNX's reference implementation.
+Exporters compute the target of a Reshape with chains such as Shape, Gather, Concat. Everything here works on
+small arrays (`loading.LARGEST_FOLDED`); operators outside the table go to ONNX's reference implementation.
 """
 
 from __future__ import annotations

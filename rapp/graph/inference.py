@@ -1,7 +1,7 @@
 """Shapes of one operator's outputs from the shapes of its inputs, by ONNX's own inference functions.
 
-Node by node rather than over a whole model, since the caller folds the arithmetic on shapes in between and mends
-baked batches. Answers are kept: a deep network repeats few different operators.
+Node by node rather than over a whole model, since the caller folds the arithmetic on shapes in between and
+mends baked batches. Answers are kept: a deep network repeats few different operators.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rapp.graph.loading import MAIN_DOMAINS
 
 Array = NDArray[Any]
 
-# Operators whose output has the shape and data type of their first input, and that ONNX has no inference for (it
-# knows them by their function body alone), or that ONNX Runtime adds when it optimises a graph.
+# Operators whose output has the shape and data type of their first input, and that ONNX has no inference for
+# (it knows them by their function body alone), or that ONNX Runtime adds when it optimises a graph.
 SAME_AS_INPUT = frozenset(
     {"GroupNormalization", "MeanVarianceNormalization", "FastGelu", "QuickGelu", "BiasGelu", "Gelu"}
 )
@@ -34,16 +34,18 @@ class TensorType(NamedTuple):
     shape: tuple[int | None, ...] | None
 
     @property
-    def known(self) -> bool:
-        """True if every dimension is a number."""
-        return self.shape is not None and None not in self.shape
+    def dims(self) -> tuple[int, ...] | None:
+        """The shape if every dimension is a number, else None."""
+        if self.shape is None or None in self.shape:
+            return None
+        return tuple(dim for dim in self.shape if dim is not None)
 
 
 # A sequence, optional or map is kept as its serialised TypeProto.
 ValueType = TensorType | bytes
 
 
-class InferenceFailed(Exception):  # noqa: N818  an outcome that the caller turns into a GraphError or a fixed batch
+class InferenceFailed(Exception):  # noqa: N818  an outcome, not an error yet
     """The shapes of the inputs contradict each other or the operator."""
 
 
@@ -173,7 +175,8 @@ def _reason(error: Exception) -> str:
 def check_sizes(
     node: NodeProto, shapes: Sequence[tuple[int, ...] | None], found: Sequence[ValueType | None], group: int
 ) -> None:
-    """What ONNX's inference leaves unchecked: the channels of a Conv, the inner sizes of a Gemm, a Reshape's count.
+    """What ONNX's inference leaves unchecked: the channels of a Conv, the inner sizes of a Gemm, a Reshape's
+    count.
 
     Raises:
         InferenceFailed: they do not agree.
@@ -181,8 +184,9 @@ def check_sizes(
     x, w = shapes[0] if shapes else None, shapes[1] if len(shapes) > 1 else None
     if node.op_type == "Reshape" and x is not None:
         kind = found[0]
-        if isinstance(kind, TensorType) and kind.known and math.prod(x) != math.prod(kind.shape or ()):  # type: ignore[arg-type]
-            raise InferenceFailed(f"it reshapes {list(x)} to {list(kind.shape or ())}")
+        dims = kind.dims if isinstance(kind, TensorType) else None
+        if dims is not None and math.prod(x) != math.prod(dims):
+            raise InferenceFailed(f"it reshapes {list(x)} to {list(dims)}")
     if not x or not w or len(x) < 2 or len(w) < 2:
         return
     if node.op_type in ("Conv", "FusedConv") and x[1] != w[1] * group:

@@ -1,7 +1,7 @@
 """Read an ONNX file without its weights.
 
-Only the structure is parsed. External data are left where they are, apart from small integer tensors that shapes
-may depend on, and are never read outside the folder of the file.
+Only the structure is parsed. External data are left where they are, apart from small integer tensors that
+shapes may depend on, and are never read outside the folder of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from rapp.errors import GraphError
 # ConvTranspose, BatchNormalization and broadcasting mean something else in older operator sets.
 OLDEST_OPSET = 7
 
-# Tensors up to this many elements are read and folded, since shapes may depend on them; larger ones are weights.
+# Tensors up to this many elements are read and folded, since shapes may depend on them; larger ones are
+# weights.
 LARGEST_FOLDED = 1024
 
 MAIN_DOMAINS = ("", "ai.onnx")
@@ -64,7 +65,7 @@ def _check(model: ModelProto, name: str) -> None:
     if opset and opset < OLDEST_OPSET:
         raise GraphError(
             name,
-            f"has opset {opset}, the oldest that is read is {OLDEST_OPSET}: onnx.version_converter converts it",
+            f"has opset {opset}; {OLDEST_OPSET} is the oldest: onnx.version_converter converts it",
         )
 
 
@@ -118,7 +119,7 @@ def external_path(tensor: TensorProto, folder: Path, name: str) -> Path:
             f"external data at '{fields.get('location', '')}' lie outside its folder",
             where=f"initializer {tensor.name}",
         )
-    return path
+    return Path(path)
 
 
 def tensor_value(tensor: TensorProto, folder: Path | None, name: str) -> NDArray[np.generic] | None:

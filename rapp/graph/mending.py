@@ -1,4 +1,4 @@
-"""Carry a fixed-batch network to other batches: follow the batch through it and mend the constants that hold it."""
+"""Follow the batch through a fixed-batch network, and mend the constants that hold it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from rapp.graph.baked import (
     place_in,
     places_after_reshape,
     reshape_value,
+    resolve,
 )
 from rapp.graph.batching import BatchPlan
 from rapp.graph.inference import TensorType
 from rapp.graph.loading import MAIN_DOMAINS
 from rapp.graph.mixing import mixes_batch
 from rapp.graph.polynomial import BatchPolynomial
-from rapp.graph.tracing import BatchVaries, Trace, Tracer, Value, describe
-
-# How often the walk starts anew with another guess at an ambiguous Reshape. Equal Reshapes share their guess, so
-# real networks need few: 2 for ViT's attention.
-MOST_TRIES = 64
+from rapp.graph.tracing import Tracer
+from rapp.graph.values import BatchVaries, Value, describe
 
 ELEMENTWISE = frozenset(
     [
@@ -175,7 +173,7 @@ class MendingTracer(Tracer):
         )
         if computed:
             return inputs
-        target = _resolve(raw, shape)
+        target = resolve(raw, shape)
         if target is None:
             return inputs
         candidates = places_after_reshape(shape, data.place, target, self.batch)
@@ -271,10 +269,10 @@ class MendingTracer(Tracer):
             return
         grown = growing(shape, axis, self.batch)
         self.trace.fixes.append(Fix(node, slot, grown, expand_axis=axis))
-        kinds = [
-            TensorType(value.types[0].elem, tuple(d(batch) for d in grown)) for batch in self.plan.batches
-        ]  # type: ignore[union-attr]
-        inputs[slot] = Value(list(kinds), [None] * len(kinds), True, value.roots)
+        kind = value.types[0]
+        assert isinstance(kind, TensorType)
+        kinds = [TensorType(kind.elem, tuple(dim(batch) for dim in grown)) for batch in self.plan.batches]
+        inputs[slot] = Value(list(kinds), list(self.nothing), True, value.roots)
 
     def _replace(
         self, node: NodeProto, inputs: list[Value | None], slot: int, entries: tuple[BatchPolynomial, ...]
@@ -297,53 +295,3 @@ class MendingTracer(Tracer):
         if any(array is None or not np.array_equal(array, value.arrays[0]) for array in value.arrays):
             return None
         return [int(entry) for entry in value.arrays[0].reshape(-1)]
-
-
-def trace_fixed(
-    model: ModelProto, name: str, folder: Path | None, plan: BatchPlan, dims: Mapping[str, int]
-) -> Trace:
-    """Walk through a fixed-batch network; guess, and guess again, where a Reshape leaves open where the batch goes.
-
-    Raises:
-        BatchVaries: no guess leads to outputs that all grow with the batch; the message is that of the first guess.
-        GraphError: the network contradicts itself at its own batch.
-    """
-    choices: dict[Choice, int] = {}
-    first: BatchVaries | None = None
-    for _ in range(MOST_TRIES):
-        tracer = MendingTracer(model, name, folder, plan, dims, choices)
-        try:
-            trace = tracer.run()
-            for output in trace.outputs:
-                value = trace.values.get(output)
-                if value is not None and not value.static and value.place is None:
-                    raise BatchVaries(f"output '{output}' does not grow with the batch")
-            return trace
-        except BatchVaries as error:
-            first = first or error
-            if not _next_choice(tracer, choices):
-                break
-    assert first is not None
-    raise first
-
-
-def _next_choice(tracer: MendingTracer, choices: dict[Choice, int]) -> bool:
-    """Change the latest guess that has candidates left; False if there is none."""
-    for key, count in reversed(list(tracer.met.items())):
-        if choices[key] + 1 < count:
-            choices[key] += 1
-            return True
-        del choices[key]
-    return False
-
-
-def _resolve(raw: Sequence[int], shape: Sequence[int]) -> list[int] | None:
-    """The dimensions that a Reshape's list comes to, or None if it does not fit the input."""
-    count = int(np.prod(shape, dtype=np.int64))
-    target = [shape[axis] if entry == 0 and axis < len(shape) else entry for axis, entry in enumerate(raw)]
-    rest = int(np.prod([entry for entry in target if entry != -1], dtype=np.int64))
-    if -1 in target:
-        if rest == 0 or count % rest:
-            return None
-        target[target.index(-1)] = count // rest
-    return target if int(np.prod(target, dtype=np.int64)) == count else None

@@ -1,7 +1,7 @@
 """Operators that mix the samples of a batch.
 
-A network serves batch n like n single runs only if no operator sums, normalises or sorts over the dimension that
-holds the batch. Shapes alone do not tell: softmax over the batch keeps them.
+A network serves batch n like n single runs only if no operator sums, normalises or sorts over the dimension
+that holds the batch. Shapes alone do not tell: softmax over the batch keeps them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Each of these works within one sample if the batch is dimension 0 (pools: also 1, they treat channels apart).
+# Each of these works within one sample if the batch is dimension 0 (pools: also 1, they treat channels
+# apart).
 BATCH_FIRST = frozenset(
     [
         "Conv",

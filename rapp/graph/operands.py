@@ -1,13 +1,13 @@
 """Inputs that are settings rather than tensors: shapes, axes, bounds.
 
-Newer operator sets pass many attributes as inputs. Where their value is known it counts as the attribute it once was,
-so that a network hashes alike whichever way its exporter chose, and never as a weight.
+Newer operator sets pass many attributes as inputs. Where their value is known it counts as the attribute it
+once was, so that a network hashes alike whichever way its exporter chose, and never as a weight.
 """
 
 from __future__ import annotations
 
-# For each operator the inputs (by index) that hold settings, and the attribute each one stands for. None: a shape or
-# count that the shape of the output tells anyway; it may hold the batch, and is no attribute.
+# For each operator the inputs (by index) that hold settings, and the attribute each one stands for. None: a
+# shape or count that the shape of the output tells anyway; it may hold the batch, and is no attribute.
 SETTINGS: dict[str, dict[int, str | None]] = {
     "Reshape": {1: None},
     "Expand": {1: None},

@@ -86,8 +86,8 @@ class OperatorGraph:
         name: path or name of the network, for messages.
         opset: version of ONNX's operator set in the file.
         operators: V operators in an order of execution.
-        edges: (2, E) array of int64, row 0 the source, row 1 the target: one column for each pair of operators
-            of which the second reads an output of the first; sorted by target, then source.
+        edges: (2, E) array of int64, row 0 the source, row 1 the target: one column for each pair of
+            operators of which the second reads an output of the first; sorted by target, then source.
         inputs: the network's inputs.
         outputs: the network's outputs.
         graph_hash: SHA-256 of the canonical DAG, 64 hexadecimal digits (`rapp.graph.canonical`).
@@ -119,8 +119,8 @@ class OperatorGraph:
             dims: numbers for open dimensions other than the batch, by their symbol, such as `{"seq": 128}`.
 
         Raises:
-            GraphError: there is no such file, it is not an ONNX network, is truncated, contradicts itself, or refers
-                to data outside its folder.
+            GraphError: there is no such file, it is not an ONNX network, is truncated, contradicts itself, or
+                refers to data outside its folder.
             UnknownShapeError: the shape of an operator's output, or of an input, cannot be told.
         """
         from rapp.graph.build import build_graph

@@ -1,7 +1,7 @@
 """Whole numbers as functions of the batch.
 
-A dimension of a tensor is affine in the batch (`c0 + c1 * batch`). Element counts, multiply-adds and bytes are
-products and sums of dimensions, hence polynomials, so one operator graph serves every batch.
+A dimension of a tensor is affine in the batch (`c0 + c1 * batch`). Element counts, multiply-adds and bytes
+are products and sums of dimensions, hence polynomials, so one operator graph serves every batch.
 """
 
 from __future__ import annotations

@@ -14,15 +14,16 @@ from rapp.errors import BatchRewriteError
 from rapp.graph.baked import Fix
 from rapp.graph.batch import SYMBOL
 from rapp.graph.inference import TensorType
+from rapp.graph.ordering import captured_names
 from rapp.graph.polynomial import BatchPolynomial, fit_affine
-from rapp.graph.tracing import Trace, Value, describe
+from rapp.graph.values import Trace, Value, describe
 
 
 class Rewriter:
     """Changes `model` in place to another batch.
 
-    New constants are Constant nodes rather than initializers, since old files list every initializer among the
-    inputs.
+    New constants are Constant nodes rather than initializers, since old files list every initializer among
+    the inputs.
 
     Args:
         model: what `trace` walked through.
@@ -44,12 +45,14 @@ class Rewriter:
         Raises:
             BatchRewriteError: a constant holds different numbers for each sample of the old batch.
         """
+        replaced = [fix.node.input[fix.slot] for fix in self.trace.fixes]
         for fix in self.trace.fixes:
             if fix.expand_axis is None:
                 fix.node.input[fix.slot] = self._integers(fix.value, fix.node.op_type == "Reshape")
             else:
                 fix.node.input[fix.slot] = self._expanded(fix, fix.expand_axis)
         self._insert(self.model.graph)
+        self._drop_unused({name for name in replaced if name})
         self._declare()
 
     def _fresh(self, label: str) -> str:
@@ -91,7 +94,9 @@ class Rewriter:
     def _open_batch(self) -> str:
         """The batch at run time, as a list of one integer: a dimension of the first input that carries it."""
         if self._batch_name is None:
-            source, axis = next((name, axis) for name, axis in self.trace.plan.axes.items() if axis is not None)
+            source, axis = next(
+                (name, axis) for name, axis in self.trace.plan.axes.items() if axis is not None
+            )
             shape, self._batch_name = self._fresh("batch_input_shape"), self._fresh("batch_open")
             self._add("Shape", [source], shape)
             self._add("Gather", [shape, self._constant(np.array([axis], np.int64))], self._batch_name, axis=0)
@@ -140,6 +145,15 @@ class Rewriter:
             del graph.node[:]
             graph.node.extend(copies)
 
+    def _drop_unused(self, names: set[str]) -> None:
+        """Take out the constants that nothing reads any more."""
+        graph = self.model.graph
+        for node in graph.node:
+            names -= {*node.input, *captured_names(node)}
+        for field in (graph.initializer, graph.input):
+            for entry in [entry for entry in field if entry.name in names]:
+                field.remove(entry)
+
     def _declare(self) -> None:
         graph = self.model.graph
         for value in graph.input:
@@ -161,7 +175,7 @@ class Rewriter:
         value.type.tensor_type.ClearField("shape")
         if any(shape is None for shape in shapes):
             return
-        fitted = [fit_affine(self.trace.plan.batches, dims) for dims in zip(*shapes, strict=True)]  # type: ignore[arg-type]
+        fitted = [fit_affine(self.trace.plan.batches, dims) for dims in zip(*shapes, strict=True)]
         value.type.tensor_type.shape.SetInParent()
         for entry in fitted:
             self._set(value.type.tensor_type.shape.dim.add(), entry)

@@ -7,17 +7,16 @@ For a fixed-batch file it also collects the `Fix`es that another batch needs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from rapp.errors import GraphError
-from rapp.graph.baked import Fix, Place
+from rapp.graph.baked import Place
 from rapp.graph.batching import BatchPlan, data_inputs, input_types
 from rapp.graph.folding import RANDOM_OPS, evaluate
 from rapp.graph.inference import (
@@ -30,68 +29,8 @@ from rapp.graph.inference import (
 )
 from rapp.graph.loading import LARGEST_FOLDED, MAIN_DOMAINS, opset_of, tensor_value
 from rapp.graph.operands import SETTINGS
-
-Array = NDArray[Any]
-
-
-@dataclass(slots=True)
-class Value:
-    """What is known of one value.
-
-    Args:
-        types: its type at each batch of the plan; None: not known.
-        arrays: its content at each batch; None: not known, or too large to matter.
-        static: it hangs on no data of an input.
-        roots: the initializers and constants that it is made of, if static.
-        place: where the batch is in it, in a fixed-batch file; None: nowhere.
-    """
-
-    types: list[ValueType | None]
-    arrays: list[Array | None]
-    static: bool = False
-    roots: frozenset[str] = frozenset()
-    place: Place | None = None
-
-    def shape(self, point: int = 0) -> tuple[int, ...] | None:
-        """Its dimensions at one batch of the plan; None unless it is a tensor of known shape."""
-        kind = self.types[point]
-        if not isinstance(kind, TensorType) or not kind.known:
-            return None
-        return kind.shape  # type: ignore[return-value]  # `known` rules None out
-
-    @property
-    def varies(self) -> bool:
-        """True if its shape hangs on the batch."""
-        return any(kind != self.types[0] for kind in self.types[1:])
-
-
-@dataclass(slots=True)
-class Step:
-    """One operator as it was met: inputs as they are after the fixes."""
-
-    node: NodeProto
-    names: list[str]
-    inputs: list[Value | None]
-    outputs: list[Value | None]
-    static: bool
-
-
-@dataclass(slots=True)
-class Trace:
-    """The walk's result; `values` by name, `steps` in order of execution."""
-
-    plan: BatchPlan
-    opset: int
-    inputs: list[str]
-    outputs: list[str]
-    values: dict[str, Value] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-    fixes: list[Fix] = field(default_factory=list)
-    aliases: dict[str, str] = field(default_factory=dict)
-
-
-class BatchVaries(Exception):  # noqa: N818  an outcome: the file serves one batch only
-    """The network cannot be carried to another batch; the message says at which operator and why."""
+from rapp.graph.ordering import captured_names, ordered
+from rapp.graph.values import Array, BatchVaries, Step, Trace, Value, describe
 
 
 class Tracer:
@@ -101,6 +40,7 @@ class Tracer:
         self, model: ModelProto, name: str, folder: Path | None, plan: BatchPlan, dims: Mapping[str, int]
     ) -> None:
         self.model, self.name, self.folder, self.plan, self.dims = model, name, folder, plan, dims
+        self.nothing: list[Array | None] = [None] * len(plan.batches)
         self.inference = NodeInference(model)
         self.trace = Trace(
             plan,
@@ -126,9 +66,9 @@ class Tracer:
             types = input_types(value, self.plan, self.dims)
             axis = self.plan.axes.get(value.name)
             place = Place(axis) if axis is not None and self.plan.fixed is not None else None
-            self.values[value.name] = Value(types, [None] * len(types), place=place)
+            self.values[value.name] = Value(types, list(self.nothing), place=place)
         self._constants(graph)
-        self._walk(ordered(graph.node, self.values, self.name))
+        self._walk(ordered(graph.node, self.name))
         return self.trace
 
     def _constants(self, graph: GraphProto) -> None:
@@ -139,7 +79,7 @@ class Tracer:
             self.values[sparse.values.name] = self._static(kind, None, frozenset({sparse.values.name}))
 
     def _constant(self, tensor: TensorProto, name: str) -> Value:
-        small = _count(tensor.dims) <= LARGEST_FOLDED
+        small = math.prod(tensor.dims) <= LARGEST_FOLDED
         array = tensor_value(tensor, self.folder, self.name) if small else None
         return self._static(TensorType(tensor.data_type, tuple(tensor.dims)), array, frozenset({name}))
 
@@ -185,7 +125,8 @@ class Tracer:
         except InferenceFailed as error:
             raise GraphError(self.name, str(error), where=describe(node)) from error
         present = [value for value in inputs if value is not None] + [self.values[name] for name in captured]
-        # An operator without inputs makes a constant, unless it draws random numbers or nobody knows what it does.
+        # An operator without inputs makes a constant, unless it draws random numbers or nobody knows what it
+        # does.
         static = all(value.static for value in present) and node.op_type not in RANDOM_OPS
         static = static and (bool(present) or node.domain in MAIN_DOMAINS)
         sized = node.op_type in ("Shape", "Size") and node.domain in MAIN_DOMAINS
@@ -197,7 +138,7 @@ class Tracer:
             if not name:
                 outputs.append(None)
                 continue
-            known = arrays[index] if arrays is not None else [None] * len(self.plan.batches)
+            known: list[Array | None] = arrays[index] if arrays is not None else list(self.nothing)
             kinds = [
                 kind
                 if array is None
@@ -250,19 +191,21 @@ class Tracer:
         """Fill what inference left open from the shapes that the file itself declares."""
         if not name or name not in self.declared or isinstance(kind, bytes):
             return kind
-        if kind is not None and kind.known:
+        if kind is not None and kind.dims is not None:
             return kind
         batch = {self.plan.symbol: self.plan.batches[point]} if self.plan.fixed is None else {}
         declared = type_from_proto(self.declared[name], {**self.dims, **batch})
         if not isinstance(declared, TensorType) or declared.shape is None:
             return kind if kind is not None else declared
-        if point and self.plan.fixed is not None and declared.shape and declared.shape[0] == self.plan.fixed:
+        shape = declared.shape
+        if point and self.plan.fixed is not None and shape and shape[0] == self.plan.fixed:
             # The file says nothing of other batches: take the first dimension for the batch.
-            declared = TensorType(declared.elem, (self.plan.batches[point], *declared.shape[1:]))
-        if kind is None or kind.shape is None or len(kind.shape) != len(declared.shape):
-            return declared
-        merged = tuple(a if a is not None else b for a, b in zip(kind.shape, declared.shape, strict=True))
-        return TensorType(kind.elem, merged)
+            shape = (self.plan.batches[point], *shape[1:])
+        if kind is None or kind.shape is None or len(kind.shape) != len(shape):
+            return TensorType(declared.elem, shape)
+        return TensorType(
+            kind.elem, tuple(a if a is not None else b for a, b in zip(kind.shape, shape, strict=True))
+        )
 
     def _arrays(
         self, node: NodeProto, inputs: Sequence[Value | None], types: Sequence[Sequence[ValueType | None]]
@@ -274,12 +217,8 @@ class Tracer:
             return None
         rows: list[list[Array]] = []
         for point in range(len(self.plan.batches)):
-            if any(
-                isinstance(row[point], TensorType)
-                and row[point].known
-                and _count(row[point].shape) > LARGEST_FOLDED  # type: ignore[union-attr,arg-type]
-                for row in types
-            ):
+            made = [kind.dims for row in types if isinstance(kind := row[point], TensorType)]
+            if any(dims is not None and math.prod(dims) > LARGEST_FOLDED for dims in made):
                 return None
             if point and self._repeats(inputs, point) and node.op_type != "Size" and node.op_type != "Shape":
                 rows.append(rows[0])
@@ -315,64 +254,10 @@ class Tracer:
 
 
 def _shape_value(node: NodeProto, value: Value | None, point: int) -> list[Array] | None:
-    import numpy as np
-
     shape = value.shape(point) if value is not None else None
     if shape is None:
         return None
     if node.op_type == "Size":
-        return [np.array(_count(shape), np.int64)]
+        return [np.array(math.prod(shape), np.int64)]
     bounds = {attribute.name: attribute.i for attribute in node.attribute}
     return [np.array(shape, np.int64)[bounds.get("start", 0) : bounds.get("end")]]
-
-
-def _count(dims: Iterable[int]) -> int:
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count
-
-
-def describe(node: NodeProto) -> str:
-    """An operator, for messages: its type and its name, or else its first output."""
-    label = node.name or next(iter(node.output), "")
-    return f"{node.domain + '.' if node.domain else ''}{node.op_type} '{label}'"
-
-
-def captured_names(node: NodeProto) -> list[str]:
-    """The values from outside that the subgraphs of a control-flow operator use, without its own inputs."""
-    found: dict[str, None] = {}
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs:
-            made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-            for inner in graph.node:
-                for name in [*inner.input, *captured_names(inner)]:
-                    if name and name not in made:
-                        found[name] = None
-                made.update(inner.output)
-            found |= {value.name: None for value in graph.output if value.name not in made}
-    return [name for name in found if name not in node.input]
-
-
-def ordered(nodes: Sequence[NodeProto], known: Iterable[str], name: str) -> list[NodeProto]:
-    """The nodes, each after those whose outputs it uses; as they stand if they are in order already.
-
-    Raises:
-        GraphError: they use each other in a circle.
-    """
-    made = {output for node in nodes for output in node.output}
-    done = set(known) - made
-    waiting, result = list(nodes), []
-    while waiting:
-        left = []
-        for node in waiting:
-            needed = [*node.input, *captured_names(node)] if node.attribute else node.input
-            if all(not value or value in done or value not in made for value in needed):
-                result.append(node)
-                done.update(node.output)
-            else:
-                left.append(node)
-        if len(left) == len(waiting):
-            raise GraphError(name, "its operators use each other in a circle", where=describe(left[0]))
-        waiting = left
-    return result
