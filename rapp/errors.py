@@ -8,7 +8,9 @@ traceback.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class RappError(Exception):
@@ -26,6 +28,10 @@ class DataError(RappError):
         self.path, self.reason, self.where = str(path), reason, where
         place = f"{path}: {where}" if where else str(path)
         super().__init__(f"{place}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions unpickle from their message alone, which would lose an error of a worker process.
+        return partial(type(self), where=self.where), (self.path, self.reason)
 
 
 class ProfileError(DataError):
@@ -56,9 +62,12 @@ class MissingExtraError(RappError):
     """An optional dependency that the call needs is not installed."""
 
     def __init__(self, what: str, *extras: str) -> None:
-        self.extras = extras
+        self.what, self.extras = what, extras
         choices = " or ".join(f"pip install 'rapp[{extra}]'" for extra in extras)
         super().__init__(f"{what} is not installed: {choices}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, *self.extras)
 
 
 class InfeasibleError(RappError):

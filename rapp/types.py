@@ -37,7 +37,7 @@ def _check_percent(name: str, value: float) -> None:
 
 
 def _check_batch(value: int) -> None:
-    if value != int(value) or value < 1:
+    if not (math.isfinite(value) and value == int(value) and value >= 1):
         raise ConfigError(f"batch is {value}: it must be a whole number, 1 or more")
 
 
@@ -85,7 +85,10 @@ class ResourceGrid:
 
     def __post_init__(self) -> None:
         for name in ("sm_pct", "quota_pct", "batch"):
-            if len(getattr(self, name)) == 0:
+            # Tuples, so that a grid made from lists or arrays is immutable and hashable too.
+            axis = tuple(getattr(self, name))
+            object.__setattr__(self, name, axis)
+            if not axis:
                 raise ConfigError(f"the axis {name} of the grid is empty")
         for value in self.sm_pct:
             _check_percent("sm_pct", value)
@@ -151,7 +154,7 @@ class LatencyEstimate:
     extrapolated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LatencyGrid:
     """`LatencyEstimate` over a `ResourceGrid`: arrays of shape (S, Q, B), ms; `extrapolated` is boolean."""
 
