@@ -7,7 +7,8 @@ the card of what this script writes.
 
     python scripts/export_zoo.py                      # all networks into datasets/graphs
     python scripts/export_zoo.py resnet18 vit_b_16    # some
-    python scripts/export_zoo.py --size 299 --out /tmp/x inception_v3
+    python scripts/export_zoo.py --size 299 --out other inception_v3
+    python scripts/export_zoo.py --check --extras     # compare with torchvision's published figures
 
 Needs torch, torchvision and onnx (`pip install 'rapp[zoo,train]'`); nothing is downloaded.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import math
 import re
 import warnings
@@ -27,11 +29,14 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+import torchvision
 from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 from torchvision import models
 
 FOLDER = Path(__file__).resolve().parent.parent / "datasets" / "graphs"
+
+PUBLISHED = "torchvision_published.json"
 
 # LayerNormalization is an operator from opset 17 on, Gelu from 20 on: as PyTorch eager, one launch each.
 # 20 is also the newest that the tracing exporter writes.
@@ -43,7 +48,8 @@ FAMILIES = (
 )  # fmt: skip
 EXTRAS = ("vit_", "swin_")
 
-# Constants of more elements than this (the attention masks of Swin) lose their data too: no shape hangs on them.
+# Constants of more elements than this (the attention masks of Swin) lose their data too: no shape hangs on
+# them.
 LARGEST_CONSTANT = 64
 
 # Operators that move a weight without computing: PyTorch hands the kernel a view of it instead.
@@ -135,9 +141,10 @@ def _inputs_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def _has_data(tensor: onnx.TensorProto) -> bool:
-    return bool(
-        tensor.HasField("raw_data") or tensor.int64_data or tensor.float_data or tensor.int32_data
-    ) or 0 in tensor.dims
+    return (
+        bool(tensor.HasField("raw_data") or tensor.int64_data or tensor.float_data or tensor.int32_data)
+        or 0 in tensor.dims
+    )
 
 
 def _fold(model: onnx.ModelProto) -> bool:
@@ -146,7 +153,9 @@ def _fold(model: onnx.ModelProto) -> bool:
     del graph.value_info[:]
     inferred = shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {
-        value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
+        value.name: [
+            d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim
+        ]
         for value in [*inferred.value_info, *inferred.input]
         if value.type.tensor_type.HasField("shape")
     }
@@ -159,8 +168,15 @@ def _fold(model: onnx.ModelProto) -> bool:
         shape = shapes.get(node.input[0]) if node.input else None
         if node.op_type == "Shape" and shape is not None and None not in shape:
             value = np.array(shape, np.int64)[_slice_of_shape(node)]
-        elif node.input[:1] and node.input[0] in weights and node.op_type in LAYOUT_OPS and None not in shapes.get(output, [None]):
-            moved = graph.initializer.add(name=output, data_type=weights[node.input[0]].data_type, dims=shapes[output])
+        elif (
+            node.input[:1]
+            and node.input[0] in weights
+            and node.op_type in LAYOUT_OPS
+            and None not in shapes.get(output, [None])
+        ):
+            moved = graph.initializer.add(
+                name=output, data_type=weights[node.input[0]].data_type, dims=shapes[output]
+            )
             weights[output] = moved
             continue
         elif all(name in known for name in node.input if name) and not node.op_type.startswith("Random"):
@@ -202,7 +218,9 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
         if used.intersection(node.output):
             used.update(node.input)
             kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    tensors = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in used]
+    tensors = [
+        onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in used
+    ]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(tensors)
@@ -240,18 +258,63 @@ def _shorten(graph: onnx.GraphProto) -> None:
                     field[index] = names.setdefault(name, f"v{len(names)}")
 
 
+def check(names: list[str], folder: Path) -> list[dict[str, Any]]:
+    """Multiply-adds and parameters beside torchvision's own (`weights.meta`), one row an input size.
+
+    Published are multiply-adds (`_ops`, called GFLOPS there) at the size that the weights crop images to; at
+    224 pixels the file in `folder` is measured, at other sizes one that is exported in memory.
+    """
+    from rapp.graph import OperatorGraph
+
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for name in names:
+        for weights in models.get_model_weights(name):
+            (size,) = weights.transforms().crop_size
+            key = (name, size)
+            if key in rows:
+                rows[key]["weights"].append(weights.name)
+                continue
+            graph = OperatorGraph.from_onnx(folder / f"{name}.onnx" if size == 224 else export(name, size))
+            rows[key] = {
+                "network": name,
+                "weights": [weights.name],
+                "size_px": size,
+                "published_gmacs": weights.meta["_ops"],
+                "measured_gmacs": round(graph.macs(1) / 1e9, 6),
+                "published_params": weights.meta["num_params"],
+                "measured_params": graph.params,
+            }
+            ratio = rows[key]["measured_gmacs"] / weights.meta["_ops"] - 1
+            missing = graph.params - weights.meta["num_params"]
+            print(f"{name:22} {size:4} px  multiply-adds {ratio:+8.3%}  parameters {missing:+d}", flush=True)
+    return list(rows.values())
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="networks to export; default: all")
     parser.add_argument("--size", type=int, default=224, help="input height and width, pixels; default 224")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write into")
     parser.add_argument("--extras", action="store_true", help="also ViT and Swin")
+    parser.add_argument(
+        "--check", action="store_true", help="export nothing; measure against torchvision's figures"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     # ViT's fused attention has no ONNX counterpart; without it the network calls its parts.
     torch.backends.mha.set_fastpath_enabled(False)
+    names = options.names or network_names(options.extras)
+    if options.check:
+        content = {
+            "torchvision": torchvision.__version__.partition("+")[0],
+            "rows": check(names, options.out),
+        }
+        (options.out / PUBLISHED).write_text(json.dumps(content, indent=1) + "\n")
+        return
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.names or network_names(options.extras):
+    for name in names:
         model = export(name, options.size)
         data = model.SerializeToString(deterministic=True)
         (options.out / f"{name}.onnx").write_bytes(data)

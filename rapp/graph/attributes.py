@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ from rapp.graph.values import Value
 
 # A tensor attribute up to this size is told apart by its values, a larger one is a weight: by type and shape.
 LARGEST_VALUE = 64
+
+# Defaults that the definitions of ONNX give in words alone.
+NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
+KERNEL_IN_WEIGHTS = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv"})
 
 
 def canonical_attributes(node: NodeProto, inputs: Sequence[Value | None]) -> dict[str, Any]:
@@ -37,6 +41,29 @@ def canonical_attributes(node: NodeProto, inputs: Sequence[Value | None]) -> dic
         if len(arrays) == len(value.arrays) and all(np.array_equal(array, arrays[0]) for array in arrays):
             found[label] = _finite(arrays[0].tolist())
     return dict(sorted(found.items()))
+
+
+def hashed_attributes(
+    op_type: str, attributes: Mapping[str, Any], schema: onnx.defs.OpSchema | None
+) -> dict[str, Any]:
+    """`attributes` without those that say the default: some exporters write them out, others do not.
+
+    Args:
+        op_type: the operator.
+        attributes: as `canonical_attributes` gives them.
+        schema: the operator's definition, which holds the defaults; None if it is not known.
+    """
+    left = {}
+    for name, value in attributes.items():
+        default = schema.attributes[name].default_value if schema and name in schema.attributes else None
+        if default is not None and default.name and _plain(default) == value:
+            continue
+        if name in NEUTRAL and isinstance(value, list) and all(entry == NEUTRAL[name] for entry in value):
+            continue
+        if name == "kernel_shape" and op_type in KERNEL_IN_WEIGHTS:
+            continue
+        left[name] = value
+    return left
 
 
 def _plain(attribute: AttributeProto) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from rapp.errors import GraphError, UnknownShapeError
-from rapp.graph.attributes import canonical_attributes
+from rapp.graph.attributes import canonical_attributes, hashed_attributes
 from rapp.graph.batching import BatchPlan, plan_batches
 from rapp.graph.canonical import Source, Vertex, graph_hash
 from rapp.graph.carrying import trace_fixed
@@ -68,7 +68,8 @@ class _Builder:
             step = self.trace.steps[index]
             operator, sources = self._operator(step, number, seen)
             operators.append(operator)
-            label = (operator.domain, operator.op_type, operator.attributes, self._output_types(step))
+            told = hashed_attributes(operator.op_type, operator.attributes, self.trace.schema(step.node))
+            label = (operator.domain, operator.op_type, told, self._output_types(step))
             vertices.append(Vertex(label, sources))
             edges |= {
                 (position, s.vertex)

@@ -47,6 +47,7 @@ class Tracer:
             opset_of(model),
             [value.name for value in data_inputs(model.graph)],
             [value.name for value in model.graph.output],
+            self.inference.schema,
         )
         self.declared = {value.name: value.type for value in [*model.graph.value_info, *model.graph.output]}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto
 
@@ -57,12 +59,16 @@ class Step:
 
 @dataclass(slots=True)
 class Trace:
-    """The walk's result; `values` by name, `steps` in order of execution."""
+    """The walk's result; `values` by name, `steps` in order of execution.
+
+    `schema` gives the definition of an operator, `aliases` the value that another one is a second name of.
+    """
 
     plan: BatchPlan
     opset: int
     inputs: list[str]
     outputs: list[str]
+    schema: Callable[[NodeProto], onnx.defs.OpSchema | None]
     values: dict[str, Value] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     fixes: list[Fix] = field(default_factory=list)

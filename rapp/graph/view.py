@@ -117,9 +117,7 @@ def _by_type(content: dict[str, Any]) -> Table:
     total = content["total"]
     footer = _cells(total | {"count": content["operators"]}, total["macs"])
     table.add_column("operator", no_wrap=True, footer="total")
-    for heading, cell in zip(
-        ("count", "MACs", "", "reads MB", "weights MB", "writes MB"), footer, strict=True
-    ):
+    for heading, cell in zip(("count", "MACs", "", "in MB", "weights MB", "out MB"), footer, strict=True):
         table.add_column(heading, justify="right", no_wrap=True, footer=cell)
     for row in content["by_type"]:
         table.add_row(Text(row["op_type"]), *_cells(row, total["macs"]))
