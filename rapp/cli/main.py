@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from rapp import __version__
-from rapp.cli import graph, profiles
+from rapp.cli import doctor, graph, profiles
 from rapp.errors import RappError
 
+
+class _Commands(TyperGroup):
+    """Ends an interrupted run and a run without a reader, before Typer does so without a word or a code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError as error:
+            if not _output_has_no_reader():
+                raise RuntimeError("a pipe broke that is not the output of this command") from error
+            # `rapp ... | head` is not our error. What is still buffered goes nowhere, or Python would
+            # complain of it at exit; 141 is what a shell shows for a program that SIGPIPE ended.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+
+def _output_has_no_reader() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are reported unasked
+    return bool(poll.poll(0))
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="rapp",
     help="Predict DNN inference latency over SM partition, time quota and batch.",
     no_args_is_help=True,
@@ -22,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(profiles.app, name="profiles")
 app.command("graph")(graph.graph)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(value: bool) -> None:
@@ -45,12 +74,6 @@ def main() -> None:
         app()
     except RappError as error:
         message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print("error:", message, style="red", markup=False, highlight=False)
+        console = Console(stderr=True, soft_wrap=True)
+        console.print("error:", message, style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away (`rapp ... | head`): not our error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)

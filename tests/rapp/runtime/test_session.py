@@ -98,12 +98,12 @@ def test_an_onnxruntime_that_does_not_load_leads_to_the_doctor(
         raise error
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    with pytest.raises(RappError, match="does not load .*rapp doctor") as caught:
+    with pytest.raises(RappError, match=r"does not load .*rapp doctor") as caught:
         import_onnxruntime()
     assert str(error) in str(caught.value)
 
 
 def test_an_empty_onnxruntime_folder_leads_to_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
-    with pytest.raises(RappError, match="no InferenceSession.*rapp doctor"):
+    with pytest.raises(RappError, match=r"no InferenceSession.*rapp doctor"):
         import_onnxruntime()
