@@ -85,10 +85,7 @@ class ResourceGrid:
 
     def __post_init__(self) -> None:
         for name in ("sm_pct", "quota_pct", "batch"):
-            # Tuples, so that a grid made from lists or arrays is immutable and hashable too.
-            axis = tuple(getattr(self, name))
-            object.__setattr__(self, name, axis)
-            if not axis:
+            if len(getattr(self, name)) == 0:
                 raise ConfigError(f"the axis {name} of the grid is empty")
         for value in self.sm_pct:
             _check_percent("sm_pct", value)

@@ -80,15 +80,6 @@ def test_an_empty_axis_is_named(axis: str) -> None:
         ResourceGrid(**{axis: ()})
 
 
-def test_a_grid_from_a_list_or_an_array_does_not_change_with_it() -> None:
-    sm, quota = [50.0, 100.0], np.array([40.0])
-    grid = ResourceGrid(sm, quota, [1, 2])
-    sm[0] = quota[0] = -1
-    assert [one.sm_pct for one in grid] == [50, 50, 100, 100]
-    assert grid == ResourceGrid((50, 100), (40,), (1, 2))
-    assert hash(grid) == hash(ResourceGrid((50, 100), (40,), (1, 2)))
-
-
 @given(st.floats().filter(lambda value: not (math.isfinite(value) and value > 0)))
 def test_a_measured_latency_is_a_positive_number(latency_ms: float) -> None:
     with pytest.raises(ConfigError, match="latency_ms is "):
