@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
@@ -56,6 +56,7 @@ class _Builder:
             for port, output in enumerate(step.node.output)
             if output
         }
+        self.shapes: dict[tuple[ValueType | None, ...], Shape] = {}
         self.used = {name for step in trace.steps for name in step.names} | set(trace.outputs)
 
     def build(self) -> OperatorGraph:
@@ -235,31 +236,36 @@ class _Builder:
         """Dimensions as functions of the batch; None for what is no tensor."""
         if isinstance(value.types[0], bytes):
             return None
+        key = tuple(value.types)
+        if key not in self.shapes:
+            self.shapes[key] = self._fit(value, describe(step.node) if step is not None else "")
+        return self.shapes[key]
+
+    def _fit(self, value: Value, where: str) -> Shape:
         shapes = [value.shape(point) for point in range(len(self.plan.batches))]
-        where = describe(step.node) if step is not None else None
-        if (
-            any(shape is None for shape in shapes)
-            or len({len(shape) for shape in shapes if shape is not None}) > 1
-        ):
+        known = [shape for shape in shapes if shape is not None]
+        if len(known) < len(shapes) or len({len(shape) for shape in known}) > 1:
             if shapes[0] is not None:
                 raise BatchVaries(f"{where}: its shape at other batches is not known")
             raise UnknownShapeError(
                 self.name,
                 "shape inference leaves a shape of it open: the file must declare it in value_info",
-                where=where,
+                where=where or None,
             )
-        fitted = [fit_affine(self.plan.batches, dims) for dims in zip(*shapes, strict=True)]
+        fitted = [fit_affine(self.plan.batches, dims) for dims in zip(*known, strict=True)]
         if None in fitted:
             raise BatchVaries(f"{where}: a dimension of it does not grow evenly with the batch")
         return tuple(dim for dim in fitted if dim is not None)
 
 
+@lru_cache
 def _dtype(kind: ValueType | None) -> str:
     if not isinstance(kind, TensorType) or not kind.elem:
         return ""
     return "str" if kind.elem == TensorProto.STRING else str(helper.tensor_dtype_to_np_dtype(kind.elem).name)
 
 
+@lru_cache(maxsize=4096)
 def _size(kind: ValueType | None, shape: Shape) -> BatchPolynomial:
     """Bytes of a tensor."""
     if not isinstance(kind, TensorType) or not kind.elem or kind.elem == TensorProto.STRING:
@@ -268,6 +274,3 @@ def _size(kind: ValueType | None, shape: Shape) -> BatchPolynomial:
     if kind.elem in SMALL_BITS:
         return BatchPolynomial(tuple(-(-c * SMALL_BITS[kind.elem] // 8) for c in count.coefficients))
     return count * int(helper.tensor_dtype_to_np_dtype(kind.elem).itemsize)
-
-
-__all__: list[Any] = ["build_graph"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from rapp.graph.polynomial import BatchPolynomial, Shape, as_polynomial, product
@@ -118,6 +119,7 @@ PER_OUTPUT_ELEMENT: dict[str, int] = {
 }
 
 
+@lru_cache(maxsize=4096)
 def elements(shape: Shape) -> BatchPolynomial:
     """Element count of a tensor."""
     return product(shape)

@@ -20,10 +20,11 @@ class BatchPolynomial:
     coefficients: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        kept = len(self.coefficients)
-        while kept and self.coefficients[kept - 1] == 0:
-            kept -= 1
-        object.__setattr__(self, "coefficients", tuple(int(c) for c in self.coefficients[:kept]))
+        if self.coefficients and self.coefficients[-1] == 0:
+            kept = len(self.coefficients)
+            while kept and self.coefficients[kept - 1] == 0:
+                kept -= 1
+            object.__setattr__(self, "coefficients", self.coefficients[:kept])
 
     def __call__(self, batch: int) -> int:
         value = 0
