@@ -73,7 +73,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> 
 def test_the_packages_named_in_pyproject_are_those_there_are() -> None:
     there = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "rapp").rglob("__init__.py")}
     named = PROJECT["tool"]["setuptools"]["packages"]
-    assert {name.replace(".", "/") for name in named} == there
+    assert {name.replace(".", "/") for name in named} == there, "name them in [tool.setuptools] packages"
     assert len(named) == len(set(named))
 
 
