@@ -6,8 +6,8 @@ checks it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from onnx import GraphProto, ValueInfoProto
 
@@ -27,16 +27,33 @@ class BatchPlan:
         symbol: name of the open batch dimension; "" if it has none.
         batches: the batches to infer shapes at; the first is `fixed`, if it is a number.
         axes: for each graph input the dimension that is the batch, or None.
+        ranks: for each graph input how many dimensions it has.
     """
 
     fixed: int | None
     symbol: str
     batches: tuple[int, ...]
     axes: dict[str, int | None]
+    ranks: dict[str, int] = field(default_factory=dict)
+
+    def readings(self) -> Iterator[BatchPlan]:
+        """Which inputs carry a fixed batch, the likeliest reading first.
+
+        All whose first dimension is the batch; or those that also have as many dimensions as the first of
+        them (a vector beside images is rather a bias); or the first alone.
+        """
+        carrying = [name for name, axis in self.axes.items() if axis is not None]
+        rank = self.ranks.get(carrying[0], 0) if carrying else 0
+        alike = [name for name in carrying if self.ranks[name] == rank]
+        seen: list[list[str]] = []
+        for names in (carrying, alike, carrying[:1]):
+            if names not in seen:
+                seen.append(names)
+                yield replace(self, axes={name: 0 if name in names else None for name in self.axes})
 
     def at_file_batch(self) -> BatchPlan:
         """The same network, looked at only at the batch that the file was exported for."""
-        return BatchPlan(self.fixed, self.symbol, self.batches[:1], dict.fromkeys(self.axes))
+        return replace(self, batches=self.batches[:1], axes=dict.fromkeys(self.axes))
 
 
 def data_inputs(graph: GraphProto) -> list[ValueInfoProto]:
@@ -51,7 +68,7 @@ def plan_batches(graph: GraphProto, name: str, dims: Mapping[str, int]) -> Batch
 
     The batch is the first dimension of the first input that has dimensions. If that is a symbol, then it is
     the batch wherever it occurs; if another symbol is called batch, that one is. If it is a number, then
-    every input whose first dimension is this number carries the batch.
+    every input whose first dimension is this number may carry the batch (`BatchPlan.readings`).
 
     Args:
         graph: the network.
@@ -97,7 +114,9 @@ def plan_batches(graph: GraphProto, name: str, dims: Mapping[str, int]) -> Batch
     if not first:
         return BatchPlan(1, "", (1,), dict.fromkeys(fixed))
     assert isinstance(first, int)
-    return BatchPlan(first, "", (first, *(probe for probe in PROBES if probe != first))[:3], fixed)
+    probes = tuple(probe for probe in PROBES if probe != first)[:2]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inputs}
+    return BatchPlan(first, "", (first, *probes), fixed, ranks)
 
 
 def _symbolic_axis(

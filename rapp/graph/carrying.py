@@ -27,21 +27,22 @@ def trace_fixed(
             guess.
         GraphError: the network contradicts itself at its own batch.
     """
-    choices: dict[Choice, int] = {}
     first: BatchVaries | None = None
-    for _ in range(MOST_TRIES):
-        tracer = MendingTracer(model, name, folder, plan, dims, choices)
-        try:
-            trace = tracer.run()
-            for output in trace.outputs:
-                value = trace.values.get(output)
-                if value is not None and not value.static and value.place is None:
-                    raise BatchVaries(f"output '{output}' does not grow with the batch")
-            return trace
-        except BatchVaries as error:
-            first = first or error
-            if not _next_choice(tracer, choices):
-                break
+    for reading in plan.readings():
+        choices: dict[Choice, int] = {}
+        for _ in range(MOST_TRIES):
+            tracer = MendingTracer(model, name, folder, reading, dims, choices)
+            try:
+                trace = tracer.run()
+                for output in trace.outputs:
+                    value = trace.values.get(output)
+                    if value is not None and not value.static and value.place is None:
+                        raise BatchVaries(f"output '{output}' does not grow with the batch")
+                return trace
+            except BatchVaries as error:
+                first = first or error
+                if not _next_choice(tracer, choices):
+                    break
     assert first is not None
     raise first
 

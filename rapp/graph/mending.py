@@ -147,8 +147,9 @@ class MendingTracer(Tracer):
         axes = [value.place.axis if value is not None and value.place else None for value in inputs]
         ranks = [len(value.shape() or ()) if value is not None else 0 for value in inputs]
         reduced: Sequence[int] | None = attributes.get("axes")
-        if len(inputs) > 1 and inputs[1] is not None and inputs[1].arrays[0] is not None:
-            reduced = [int(entry) for entry in inputs[1].arrays[0].reshape(-1)]
+        listed = inputs[1].arrays[0] if len(inputs) > 1 and inputs[1] is not None else None
+        if listed is not None and np.issubdtype(listed.dtype, np.integer):
+            reduced = [int(entry) for entry in listed.reshape(-1)]
         elif (
             node.op_type.startswith("Reduce")
             and not attributes.get("axes")
