@@ -5,10 +5,9 @@ the initializers that stand for parameters and buffers have dims and a data type
 reads it, `onnx.shape_inference` works on it, ONNX Runtime refuses it. `datasets/graphs/README.md` is
 the card of what this script writes.
 
-    python scripts/export_zoo.py                      # all networks into datasets/graphs
+    python scripts/export_zoo.py --extras             # all networks into datasets/graphs
     python scripts/export_zoo.py resnet18 vit_b_16    # some
     python scripts/export_zoo.py --size 299 --out other inception_v3
-    python scripts/export_zoo.py --check --extras     # compare with torchvision's published figures
 
 Needs torch, torchvision and onnx (`pip install 'rapp[zoo,train]'`); nothing is downloaded.
 """
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import math
 import re
 import warnings
@@ -29,14 +27,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-import torchvision
 from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 from torchvision import models
 
 FOLDER = Path(__file__).resolve().parent.parent / "datasets" / "graphs"
-
-PUBLISHED = "torchvision_published.json"
 
 # LayerNormalization is an operator from opset 17 on, Gelu from 20 on: as PyTorch eager, one launch each.
 # 20 is also the newest that the tracing exporter writes.
@@ -105,6 +100,8 @@ def export(name: str, size: int = 224) -> onnx.ModelProto:
     eager mode. Computations on shapes are replaced by the integers they result in.
     """
     network = build(name, size)
+    # ViT's fused attention has no ONNX counterpart; without it the network calls its parts.
+    torch.backends.mha.set_fastpath_enabled(False)
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -258,38 +255,6 @@ def _shorten(graph: onnx.GraphProto) -> None:
                     field[index] = names.setdefault(name, f"v{len(names)}")
 
 
-def check(names: list[str], folder: Path) -> list[dict[str, Any]]:
-    """Multiply-adds and parameters beside torchvision's own (`weights.meta`), one row an input size.
-
-    Published are multiply-adds (`_ops`, called GFLOPS there) at the size that the weights crop images to; at
-    224 pixels the file in `folder` is measured, at other sizes one that is exported in memory.
-    """
-    from rapp.graph import OperatorGraph
-
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for name in names:
-        for weights in models.get_model_weights(name):
-            (size,) = weights.transforms().crop_size
-            key = (name, size)
-            if key in rows:
-                rows[key]["weights"].append(weights.name)
-                continue
-            graph = OperatorGraph.from_onnx(folder / f"{name}.onnx" if size == 224 else export(name, size))
-            rows[key] = {
-                "network": name,
-                "weights": [weights.name],
-                "size_px": size,
-                "published_gmacs": weights.meta["_ops"],
-                "measured_gmacs": round(graph.macs(1) / 1e9, 6),
-                "published_params": weights.meta["num_params"],
-                "measured_params": graph.params,
-            }
-            ratio = rows[key]["measured_gmacs"] / weights.meta["_ops"] - 1
-            missing = graph.params - weights.meta["num_params"]
-            print(f"{name:22} {size:4} px  multiply-adds {ratio:+8.3%}  parameters {missing:+d}", flush=True)
-    return list(rows.values())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -298,23 +263,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="input height and width, pixels; default 224")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write into")
     parser.add_argument("--extras", action="store_true", help="also ViT and Swin")
-    parser.add_argument(
-        "--check", action="store_true", help="export nothing; measure against torchvision's figures"
-    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    # ViT's fused attention has no ONNX counterpart; without it the network calls its parts.
-    torch.backends.mha.set_fastpath_enabled(False)
-    names = options.names or network_names(options.extras)
-    if options.check:
-        content = {
-            "torchvision": torchvision.__version__.partition("+")[0],
-            "rows": check(names, options.out),
-        }
-        (options.out / PUBLISHED).write_text(json.dumps(content, indent=1) + "\n")
-        return
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in names:
+    for name in options.names or network_names(options.extras):
         model = export(name, options.size)
         data = model.SerializeToString(deterministic=True)
         (options.out / f"{name}.onnx").write_bytes(data)

@@ -13,6 +13,7 @@ from onnx import GraphProto, ValueInfoProto
 
 from rapp.errors import UnknownShapeError
 from rapp.graph.inference import TensorType, ValueType, type_from_proto
+from rapp.graph.operands import SETTINGS
 
 # Odd primes, so that no small dimension divides or equals them by accident; any three batches would do.
 PROBES = (3, 7, 11)
@@ -104,19 +105,29 @@ def plan_batches(graph: GraphProto, name: str, dims: Mapping[str, int]) -> Batch
         )
         open_axes = {value.name: _symbolic_axis(value, symbol, name, dims) for value in inputs}
         return BatchPlan(None, symbol, PROBES, open_axes)
+    settings = _used_as_settings(graph)
     fixed: dict[str, int | None] = {}
     for value in inputs:
         _symbolic_axis(value, None, name, dims)
         kind = type_from_proto(value.type, dims)
-        fixed[value.name] = (
-            0 if isinstance(kind, TensorType) and kind.shape and kind.shape[0] == first else None
-        )
+        carries = isinstance(kind, TensorType) and bool(kind.shape) and kind.shape[0] == first  # type: ignore[index]
+        fixed[value.name] = 0 if carries and value.name not in settings else None
     if not first:
         return BatchPlan(1, "", (1,), dict.fromkeys(fixed))
     assert isinstance(first, int)
     probes = tuple(probe for probe in PROBES if probe != first)[:2]
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inputs}
     return BatchPlan(first, "", (first, *probes), fixed, ranks)
+
+
+def _used_as_settings(graph: GraphProto) -> set[str]:
+    """Values that some operator takes for axes, bounds or a shape: they belong to no sample."""
+    return {
+        node.input[slot]
+        for node in graph.node
+        for slot in SETTINGS.get(node.op_type, ())
+        if slot < len(node.input)
+    }
 
 
 def _symbolic_axis(

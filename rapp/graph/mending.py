@@ -22,7 +22,7 @@ from rapp.graph.baked import (
 from rapp.graph.batching import BatchPlan
 from rapp.graph.inference import TensorType
 from rapp.graph.loading import MAIN_DOMAINS
-from rapp.graph.mixing import mixes_batch
+from rapp.graph.mixing import Use, mixes_batch
 from rapp.graph.polynomial import BatchPolynomial
 from rapp.graph.tracing import Tracer
 from rapp.graph.values import BatchVaries, Value, describe
@@ -156,7 +156,9 @@ class MendingTracer(Tracer):
             and attributes.get("noop_with_empty_axes")
         ):
             return
-        reason = mixes_batch(node.op_type, attributes, axes, ranks, reduced, self.trace.opset)
+        asked = sum(map(bool, node.output))
+        use = Use(node.op_type, attributes, axes, ranks, reduced, asked, self.trace.opset)
+        reason = mixes_batch(use)
         if reason is not None:
             raise BatchVaries(f"{describe(node)}: {reason}")
 

@@ -120,46 +120,57 @@ class Tracer:
         names = list(node.input)
         inputs = [self._get(name, node) if name else None for name in names]
         captured = [name for name in captured_names(node) if name in self.values]
-        try:
-            inputs = self.mend(node, inputs)
-            types = self._types(node, inputs, captured)
-        except InferenceFailed as error:
-            raise GraphError(self.name, str(error), where=describe(node)) from error
+        inputs = self.mend(node, inputs)
         present = [value for value in inputs if value is not None] + [self.values[name] for name in captured]
         # An operator without inputs makes a constant, unless it draws random numbers or nobody knows what it
         # does.
         static = all(value.static for value in present) and node.op_type not in RANDOM_OPS
         static = static and (bool(present) or node.domain in MAIN_DOMAINS)
         sized = node.op_type in ("Shape", "Size") and node.domain in MAIN_DOMAINS
+        failure: InferenceFailed | None = None
+        try:
+            types = self._types(node, inputs, captured)
+        except InferenceFailed as error:
+            types, failure = [[None] * len(self.plan.batches) for _ in node.output], error
         arrays = self._arrays(node, inputs, types) if (static and not captured) or sized else None
+        if failure is not None and arrays is None:
+            raise GraphError(self.name, str(failure), where=describe(node)) from failure
         static = static or (sized and arrays is not None)
-        roots = self._roots(node, present) if static and not sized else frozenset()
+        roots = self._roots(node, inputs) if static and not sized else frozenset()
+        outputs = self._outputs(node, types, arrays, static, roots)
+        self.follow(node, inputs, outputs)
+        for name, value in zip(node.output, outputs, strict=True):
+            if value is not None:
+                self.values[name] = value
+        outer: list[Value | None] = [self.values[name] for name in captured]
+        self.trace.steps.append(Step(node, names + captured, inputs + outer, outputs, static))
+
+    def _outputs(
+        self,
+        node: NodeProto,
+        types: Sequence[Sequence[ValueType | None]],
+        arrays: Sequence[list[Array | None]] | None,
+        static: bool,
+        roots: frozenset[str],
+    ) -> list[Value | None]:
         outputs: list[Value | None] = []
         for index, name in enumerate(node.output):
-            if not name:
-                outputs.append(None)
-                continue
-            known: list[Array | None] = arrays[index] if arrays is not None else list(self.nothing)
+            known = arrays[index] if arrays is not None else list(self.nothing)
             kinds = [
                 kind
                 if array is None
                 else TensorType(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
                 for kind, array in zip(types[index], known, strict=True)
             ]
-            outputs.append(Value(kinds, known, static, roots))
-        self.follow(node, inputs, outputs)
-        for name, value in zip(node.output, outputs, strict=True):
-            if value is not None:
-                self.values[name] = value
-        self.trace.steps.append(
-            Step(node, names + captured, inputs + [self.values[n] for n in captured], outputs, static)
-        )
+            outputs.append(Value(kinds, known, static, roots) if name else None)
+        return outputs
 
     def _types(
         self, node: NodeProto, inputs: Sequence[Value | None], captured: Sequence[str]
     ) -> list[list[ValueType | None]]:
         """One list an output, one entry a batch."""
         columns: list[list[ValueType | None]] = []
+        known = self.inference.schema(node) is not None
         group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         for point in range(len(self.plan.batches)):
             kinds = [value.types[point] if value is not None else None for value in inputs]
@@ -178,7 +189,10 @@ class Tracer:
                     raise
                 raise BatchVaries(f"{describe(node)}: {error}") from error
             columns.append(
-                [self._declared(kind, name, point) for kind, name in zip(found, node.output, strict=True)]
+                [
+                    self._declared(kind, name, point, known)
+                    for kind, name in zip(found, node.output, strict=True)
+                ]
             )
         return [list(row) for row in zip(*columns, strict=True)]
 
@@ -188,7 +202,9 @@ class Tracer:
             for value in inputs
         )
 
-    def _declared(self, kind: ValueType | None, name: str, point: int) -> ValueType | None:
+    def _declared(
+        self, kind: ValueType | None, name: str, point: int, known_operator: bool
+    ) -> ValueType | None:
         """Fill what inference left open from the shapes that the file itself declares."""
         if not name or name not in self.declared or isinstance(kind, bytes):
             return kind
@@ -199,8 +215,10 @@ class Tracer:
         if not isinstance(declared, TensorType) or declared.shape is None:
             return kind if kind is not None else declared
         shape = declared.shape
+        if point and self.plan.fixed is not None and known_operator:
+            return kind
         if point and self.plan.fixed is not None and shape and shape[0] == self.plan.fixed:
-            # The file says nothing of other batches: take the first dimension for the batch.
+            # Nobody knows the operator at other batches: take the first dimension for the batch.
             shape = (self.plan.batches[point], *shape[1:])
         if kind is None or kind.shape is None or len(kind.shape) != len(shape):
             return TensorType(declared.elem, shape)
@@ -238,11 +256,14 @@ class Tracer:
             rows.append(found)
         return [list(column) for column in zip(*rows, strict=True)]
 
-    def _roots(self, node: NodeProto, present: Sequence[Value]) -> frozenset[str]:
+    def _roots(self, node: NodeProto, inputs: Sequence[Value | None]) -> frozenset[str]:
         if node.op_type in ("Constant", "ConstantOfShape"):
             return frozenset({node.output[0]})
         settings = SETTINGS.get(node.op_type, {})
-        return frozenset().union(*(value.roots for slot, value in enumerate(present) if slot not in settings))
+        read = [
+            value.roots for slot, value in enumerate(inputs) if value is not None and slot not in settings
+        ]
+        return frozenset().union(*read)
 
     def mend(self, node: NodeProto, inputs: list[Value | None]) -> list[Value | None]:
         """Hook: replace inputs that hold the file's batch (`mending.MendingTracer`)."""
