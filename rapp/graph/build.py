@@ -24,7 +24,11 @@ from rapp.graph.tracing import Tracer
 from rapp.graph.values import BatchVaries, Step, Trace, Value, describe
 
 # Bits of the data types that are smaller than a byte.
-SMALL_BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
+SMALL_BITS = {
+    getattr(TensorProto, name): bits
+    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
+    if hasattr(TensorProto, name)
+}
 
 
 def build_graph(source: str | Path | ModelProto, dims: Mapping[str, int]) -> OperatorGraph:

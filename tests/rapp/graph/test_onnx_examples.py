@@ -23,7 +23,7 @@ from rapp.graph import OperatorGraph, with_batch
 def examples() -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return list(collect_testcases())
+        return list(collect_testcases(None))
 
 
 @pytest.mark.parametrize("expanded", [False, pytest.param(True, marks=pytest.mark.slow)])
