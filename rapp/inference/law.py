@@ -1,0 +1,90 @@
+"""How device time, host time and a quota make latency, with derivatives.
+
+    T = softmax(D, H)                                    the slower of the two sets the pace
+    launch_gate:  L = softmax(D, H(quota))               the quota stretches launching alone
+    gpu_time:     L = softmax(T, D / quota - credit)     debt of the token bucket is waited for
+
+`softmax` here is the p-norm soft maximum, (a^p + b^p)^(1/p). `credit` is what the bucket earned while
+the loop idled: min(idle, window). The closed forms of the gpu_time law are those of a token bucket in
+its fluid limit: saturated L = T / q, with idle time s L = max(T, T / q - s), isolated and with a full
+bucket L = max(T, T / q - W).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rapp.types import FloatArray
+
+# Sharpness of the soft maximum. With 12 the two sides add 6 % where they are equal and under 0.1 %
+# where one is 1.7 times the other, which is what the public V100 profiles show around their knee.
+SHARPNESS = 12.0
+
+
+def soft_maximum(a: ArrayLike, b: ArrayLike, sharpness: float = SHARPNESS) -> FloatArray:
+    """Soft maximum of two logarithms of times."""
+    return np.asarray(np.logaddexp(sharpness * np.asarray(a), sharpness * np.asarray(b)) / sharpness)
+
+
+def credit_ms(idle_ms: float, window_ms: float) -> float:
+    """Device time, ms, that the bucket has saved up when a run of a closed loop begins."""
+    return min(idle_ms, window_ms)
+
+
+def log_latency(
+    log_device: FloatArray,
+    log_host: FloatArray,
+    quota: FloatArray,
+    gpu_time: NDArray[np.bool_],
+    credit: float,
+    sharpness: float = SHARPNESS,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Log of the latency, ms, and its derivatives by log D and by log H; all arguments (N,).
+
+    Args:
+        log_device: log of device time, ms.
+        log_host: log of host time, ms: under the quota for launch gates, without one for gpu_time.
+        quota: share of the window, in (0, 1].
+        gpu_time: which rows limit device time; the others gate launches.
+        credit: `credit_ms`.
+        sharpness: p of the soft maximum.
+    """
+    pace = soft_maximum(log_device, log_host, sharpness)
+    by_device = _sigmoid(sharpness * (log_device - log_host))
+    if not gpu_time.any():
+        return pace, by_device, 1 - by_device
+    # Where the credit covers the debt there is nothing to wait for: a time far below the pace.
+    owed = np.maximum(np.exp(log_device) / quota - credit, 1e-3 * np.exp(log_device))
+    log_owed = np.log(owed)
+    limited = soft_maximum(pace, log_owed, sharpness)
+    waits = _sigmoid(sharpness * (log_owed - pace))
+    owed_by_device = np.exp(log_device) / quota / owed * (owed > 1.001e-3 * np.exp(log_device))
+    latency = np.where(gpu_time, limited, pace)
+    slope_device = np.where(gpu_time, waits * owed_by_device + (1 - waits) * by_device, by_device)
+    slope_host = np.where(gpu_time, (1 - waits) * (1 - by_device), 1 - by_device)
+    return latency, slope_device, slope_host
+
+
+def non_increasing(log_table: FloatArray) -> FloatArray:
+    """Nearest table (least squares) whose last axis, the quota ascending, does not increase.
+
+    More quota never makes a run slower; measured steps that say so are noise. Isotonic regression by
+    its min-max formula (Robertson, Wright, Dykstra 1988, theorem 1.4.4).
+    """
+    count = log_table.shape[-1]
+    total = np.concatenate([np.zeros((*log_table.shape[:-1], 1)), np.cumsum(log_table, axis=-1)], axis=-1)
+    result = np.empty_like(log_table)
+    for i in range(count):
+        worst = np.full(log_table.shape[:-1], np.inf)
+        for first in range(i + 1):
+            means = np.stack(
+                [(total[..., last + 1] - total[..., first]) / (last + 1 - first) for last in range(i, count)]
+            )
+            worst = np.minimum(worst, means.max(axis=0))
+        result[..., i] = worst
+    return result
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
