@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from rapp import __version__
-from rapp.cli import doctor, graph, profiles
+from rapp.cli import calibrate, doctor, evaluate, graph, predict, profiles, recommend
 from rapp.errors import RappError
 
 
@@ -50,6 +50,10 @@ app = typer.Typer(
 )
 app.add_typer(profiles.app, name="profiles")
 app.command("graph")(graph.graph)
+app.command("predict")(predict.predict)
+app.command("calibrate")(calibrate.calibrate)
+app.command("recommend")(recommend.recommend_command)
+app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 
 
@@ -75,5 +79,5 @@ def main() -> None:
     except RappError as error:
         message = " ".join(str(error).split())
         console = Console(stderr=True, soft_wrap=True)
-        console.print("error:", message, style="red", markup=False, highlight=False)
+        console.print("error:", message, style="red", markup=False, highlight=False, emoji=False)
         sys.exit(2)

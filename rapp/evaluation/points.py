@@ -84,6 +84,18 @@ def choose_points(
     return chosen, seen
 
 
+def merged(points: Points) -> tuple[MeasuredPoint, ...]:
+    """All points of a network, sorted; the latency of a configuration measured more than once is the mean."""
+    columns = (points.sm_pct, points.quota_pct, points.batch, points.quota_kind, points.latency_ms)
+    latencies: dict[tuple[ResourceConfig, QuotaKind], list[float]] = {}
+    for sm, quota, batch, kind, latency in zip(*(column.tolist() for column in columns), strict=True):
+        latencies.setdefault((ResourceConfig(sm, quota, batch), QuotaKind(kind)), []).append(latency)
+    return tuple(
+        MeasuredPoint(config, float(np.mean(each)), kind)
+        for (config, kind), each in sorted(latencies.items())
+    )
+
+
 def distance(configs: FloatArray, config: ResourceConfig) -> FloatArray:
     """How far configurations lie from one: the root of the sum of log2(ratio)^2 over SM, quota and batch.
 

@@ -1,0 +1,9 @@
+"""Pages and plots: self-contained HTML and SVG that need no network.
+
+    from rapp.report.evaluation import evaluation_html
+    from rapp.report.recommendation import front_svg, recommendation_html
+
+    Path("report.html").write_text(evaluation_html(evaluation), "utf-8")
+
+Needs jinja2; `rapp.report.png` alone needs the extra `plot`.
+"""
