@@ -50,7 +50,8 @@ class Knots:
         for name, axis in zip(("batch", "sm_pct", "quota_pct"), trained, strict=True):
             if len(axis) > MAX_AXIS:
                 raise ConfigError(
-                    f"the profiles hold {len(axis)} different values of {name}: round them to a grid of at most {MAX_AXIS}"
+                    f"the profiles hold {len(axis)} different values of {name}:"
+                    f" round them to a grid of at most {MAX_AXIS}"
                 )
         return cls(
             np.union1d(trained[0], np.array(EXTRA_BATCH, dtype=np.float64)),
@@ -95,7 +96,7 @@ class Knots:
         return result
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Lists for JSON; `Knots(**{k: np.array(v) ...})` reads them."""
+        """Lists for JSON; `from_dict` reads them."""
         return {name: [float(v) for v in getattr(self, name)] for name in self.__dataclass_fields__}
 
     @classmethod
@@ -105,5 +106,7 @@ class Knots:
 
 
 def _nearest(axis: FloatArray, values: ArrayLike) -> IndexArray:
-    distance = np.abs(np.log(np.atleast_1d(np.asarray(values, dtype=np.float64)))[:, None] - np.log(axis)[None])
+    distance = np.abs(
+        np.log(np.atleast_1d(np.asarray(values, dtype=np.float64)))[:, None] - np.log(axis)[None]
+    )
     return np.asarray(distance.argmin(axis=1), dtype=np.int64)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapp.graph.operator_graph import Operator, OperatorGraph
+from rapp.graph.polynomial import BatchPolynomial
 
 # Operators with a column of their own; every other type, and every custom domain, shares the last
 # column and is told apart by its shapes, FLOPs and bytes alone.
@@ -63,7 +63,8 @@ class GraphFeatures:
     @classmethod
     def of(cls, graph: OperatorGraph) -> GraphFeatures:
         """Features of `graph`; one pass over its operators."""
-        rows = [_row(operator) for operator in graph.operators]
+        only = graph.fixed_batch if graph.only_batch is not None else None
+        rows = [_row(operator, only) for operator in graph.operators]
         operators = np.array([row for row, _ in rows], dtype=np.float32).reshape(-1, WIDTH)
         costs = np.array([cost for _, cost in rows], dtype=np.float32).reshape(-1, len(COSTS))
         return cls(operators, costs, np.asarray(graph.edges, dtype=np.int64).reshape(2, -1))
@@ -84,13 +85,15 @@ def _log(value: float) -> float:
     return math.log1p(max(value, 0.0)) / 10
 
 
-def _row(operator: Operator) -> tuple[list[float], list[float]]:
+def _row(operator: Operator, only_batch: int | None) -> tuple[list[float], list[float]]:
     one_hot = [0.0] * (len(OP_TYPES) + 1)
     name = type_name(operator)
     one_hot[OP_TYPES.index(name) if name in OP_TYPES else -1] = 1.0
 
-    def a_sample(quantity: Any) -> float:
-        """What one more sample of the batch adds, from batches 1 and 2."""
+    def a_sample(quantity: BatchPolynomial) -> float:
+        """What one more sample of the batch adds, from batches 1 and 2; where there is but one, a share."""
+        if only_batch is not None:
+            return quantity(only_batch) / only_batch
         return float(max(quantity(2) - quantity(1), 0))
 
     macs, flops = a_sample(operator.macs), a_sample(operator.flops)

@@ -1,1 +1,1 @@
-"""What measured points say of a network: laws of latency, the learned structure, the posterior. numpy alone."""
+"""What measured points say of a network: laws of latency, learned structure, posterior; numpy alone."""

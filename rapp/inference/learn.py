@@ -24,7 +24,9 @@ def rough_prior(points: Observations, knots: Knots) -> Prior:
     # The slowest points without a quota are the device's.
     full = points.quota_share > 0.99
     use = full if full.any() else np.ones(len(points), dtype=bool)
-    level = np.max((latency - shape[points.batch, points.sm])[use & (latency >= np.quantile(latency[use], 0.5))])
+    level = np.max(
+        (latency - shape[points.batch, points.sm])[use & (latency >= np.quantile(latency[use], 0.5))]
+    )
     host = np.full(len(knots.quota_pct), float(np.min(latency)))
     for q in range(len(host)):
         here = (points.quota == q) & ~points.gpu_time
@@ -33,10 +35,14 @@ def rough_prior(points: Observations, knots: Knots) -> Prior:
     return Prior(level - 0.5 + shape, host)
 
 
-def fit_network(points: Observations, knots: Knots, structure: Structure | None = None, prior: Prior | None = None) -> Curves:
+def fit_network(
+    points: Observations, knots: Knots, structure: Structure | None = None, prior: Prior | None = None
+) -> Curves:
     """Curves of one network from all its points."""
     if structure is None:
-        structure = default_structure(knots.trained_batch, knots.trained_sm_pct, knots.quota_pct[knots.trained_quota()])
+        structure = default_structure(
+            knots.trained_batch, knots.trained_sm_pct, knots.quota_pct[knots.trained_quota()]
+        )
     return infer_curves(prior or rough_prior(points, knots), structure, knots, points)
 
 
@@ -51,8 +57,8 @@ def learn_structure(
         noise: standard deviation of one measured log latency (V100 profiles: 2.9 %).
     """
     names = tuple(fits)
-    b = [int(np.argmin(np.abs(knots.batch - v))) for v in knots.trained_batch]
-    s = [int(np.argmin(np.abs(knots.sm_pct - v))) for v in knots.trained_sm_pct]
+    b = np.searchsorted(knots.batch, knots.trained_batch)
+    s = np.searchsorted(knots.sm_pct, knots.trained_sm_pct)
     q = knots.trained_quota()
     log_device = np.stack([fits[n].log_device[np.ix_(b, s)] for n in names])
     prior_device = np.stack([priors[n].log_device[np.ix_(b, s)] for n in names])
@@ -93,10 +99,7 @@ def _blend(samples: FloatArray, default: FloatArray, weight: float) -> FloatArra
 
 def _differences(curves: FloatArray, neighbours: int = 4) -> FloatArray:
     """Differences between each curve (N, Q) and its nearest ones, over the square root of 2: (M, Q)."""
-    rows = []
-    for i, curve in enumerate(curves):
-        distance = ((curves - curve) ** 2).sum(axis=1)
-        distance[i] = np.inf
-        for j in np.argsort(distance)[: min(neighbours, len(curves) - 1)]:
-            rows.append((curves[j] - curve) / np.sqrt(2))
-    return np.array(rows).reshape(-1, curves.shape[1])
+    distance = ((curves[:, None] - curves[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(distance, np.inf)
+    nearest = np.argsort(distance, axis=1)[:, : min(neighbours, len(curves) - 1)]
+    return np.asarray((curves[nearest] - curves[:, None]) / np.sqrt(2)).reshape(-1, curves.shape[1])

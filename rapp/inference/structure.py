@@ -74,9 +74,17 @@ class Structure:
         """What `to_arrays` wrote."""
         wide = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
         count = sum(name.startswith("batch_") for name in wide)
-        parts = tuple(Component(wide[f"batch_{i}"], wide[f"sm_{i}"], wide[f"quota_{i}"]) for i in range(count))
+        parts = tuple(
+            Component(wide[f"batch_{i}"], wide[f"sm_{i}"], wide[f"quota_{i}"]) for i in range(count)
+        )
         return cls(
-            wide["device"], wide["shared"], wide["local"], parts, wide["prototypes"], float(wide["noise"]), names
+            wide["device"],
+            wide["shared"],
+            wide["local"],
+            parts,
+            wide["prototypes"],
+            float(wide["noise"]),
+            names,
         )
 
 
