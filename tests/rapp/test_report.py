@@ -87,7 +87,8 @@ def made(n_networks: int, n_rows: int, seed: int = 0) -> Evaluation:
         part = ScoredRows(
             np.full(n_rows, f"net{index}", dtype=object), rng.choice([10.0, 50, 100], n_rows),
             rng.choice([20.0, 100], n_rows), rng.choice([1, 8], n_rows),
-            np.full(n_rows, "launch_gate", object), measured, mean, mean / (1 + width), mean * (1 + width), np.zeros(n_rows, bool),
+            np.full(n_rows, "launch_gate", object), measured, mean, mean / (1 + width), mean * (1 + width),
+            np.zeros(n_rows, bool),
         )  # fmt: skip
         scores = score(part.measured_ms, part.mean_ms, part.low_ms, part.high_ms)
         results.append(NetworkResult(f"net{index}", "ab" * 32, False, scores=scores))
