@@ -13,7 +13,7 @@ from rapp.errors import ConfigError, DataError, ProfileError
 from rapp.types import MeasuredPoint, QuotaKind, ResourceConfig
 
 if TYPE_CHECKING:
-    from rapp.artifact import Card
+    from rapp.card import Card
 
 NEEDED = ("sm_pct", "quota_pct", "batch", "latency_ms")
 COLUMNS = (*NEEDED, "quota_kind")

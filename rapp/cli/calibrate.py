@@ -10,7 +10,6 @@ import typer
 from rapp.cli.loading import Artifact, load
 from rapp.cli.tables import console, ms, table
 from rapp.errors import ConfigError
-from rapp.fileio import atomic_path
 from rapp.types import MeasuredPoint
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ def calibrate(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The calibration to write, a JSON file.", show_default=False)
+        Path | None,
+        typer.Option(help="Where to write, a JSON file; other networks in it stay.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
@@ -61,7 +61,8 @@ def calibrate(
 
     First `--list 5` tells which configurations to measure, then `--points`
     reads the measured latencies and writes a calibration, which `predict`
-    and `recommend` take with `--calibration`.
+    and `recommend` take with `--calibration`. One file can hold several
+    networks.
     """
     if listed is not None:
         if points or out:
@@ -82,8 +83,7 @@ def calibrate(
             raise ConfigError("--network chooses from a profile table: --points is no .parquet")
         measured = read_points(points, predictor.default_quota_kind)
     after = before.calibrated(measured)
-    with atomic_path(out) as temporary:
-        after.save_calibration(temporary)
+    after.save_calibration(out)
     _print_effect(before, after, measured)
     console().print(f"written: {out}", markup=False, soft_wrap=True)
 

@@ -11,7 +11,7 @@ from rapp.errors import ConfigError, GraphError, ProfileError
 from rapp.profiles.table import ProfileTable
 
 if TYPE_CHECKING:
-    from rapp.artifact import Card
+    from rapp.card import Card
 
 
 def artifact_folder(path: str | Path) -> Path:
