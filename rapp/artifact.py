@@ -137,8 +137,8 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The content of an npz file; the same bytes for the same arrays."""
     if any(array.dtype.hasobject for array in arrays.values()):
         raise ValueError("an array of objects would be written as a pickle")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    buffer, named = io.BytesIO(), dict[str, Any](arrays)
+    np.savez_compressed(buffer, **named)
     return buffer.getvalue()
 
 
