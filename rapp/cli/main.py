@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from rapp import __version__
-from rapp.cli import calibrate, doctor, evaluate, graph, predict, profiles, recommend
+from rapp.cli import calibrate, doctor, evaluate, graph, predict, profiles, recommend, train
 from rapp.errors import RappError
 
 
@@ -54,6 +54,10 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)
 app.command("recommend")(recommend.recommend_command)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("tune")(train.tune)
+app.command("export")(train.export)
+app.command("ui")(train.ui)
 app.command("doctor")(doctor.doctor)
 
 

@@ -17,22 +17,20 @@ from rapp.types import FloatArray
 
 
 def rough_prior(points: Observations, knots: Knots) -> Prior:
-    """A prior from the points alone: D in proportion to batch / SM, H at the fastest latency's level."""
+    """A prior from the points alone: D along (batch / SM)^0.8 below all latencies, H at the fast ones."""
     latency = points.log_latency
     log_b, log_s = np.log(knots.batch), np.log(knots.sm_pct / 100)
     shape = 0.8 * (log_b[:, None] - log_s[None])
-    # The slowest points without a quota are the device's.
+    # No latency is below its device time: the curve that touches the points from below.
     full = points.quota_share > 0.99
     use = full if full.any() else np.ones(len(points), dtype=bool)
-    level = np.max(
-        (latency - shape[points.batch, points.sm])[use & (latency >= np.quantile(latency[use], 0.5))]
-    )
+    level = np.min((latency - shape[points.batch, points.sm])[use])
     host = np.full(len(knots.quota_pct), float(np.min(latency)))
     for q in range(len(host)):
         here = (points.quota == q) & ~points.gpu_time
         if here.any():
             host[q] = float(np.quantile(latency[here], 0.3))
-    return Prior(level - 0.5 + shape, host)
+    return Prior(level + shape, host)
 
 
 def fit_network(

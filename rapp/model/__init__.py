@@ -1,1 +1,1 @@
-"""The networks: graph encoder (torch), decoder of tabulated curves, export of both to ONNX. Needs the extra `train`."""
+"""The networks in torch: graph encoder, decoder of tables, export of both to ONNX. Extra `train`."""

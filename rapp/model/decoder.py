@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from rapp.inference.law import SHARPNESS
 from rapp.knots import Knots
 
-
 # Switches a term of a maximum off: e^-99 ms is no time at all.
 BELOW = 99.0
 
@@ -25,6 +24,10 @@ class Decoder(nn.Module):
         batch, sm_pct, quota_pct, gpu_time (N,); credit_ms, interval_factor ()
         -> mean_ms, low_ms, high_ms, device_ms, host_ms, each (N,).
     """
+
+    batch: Tensor
+    sm_pct: Tensor
+    quota_pct: Tensor
 
     def __init__(self, knots: Knots) -> None:
         super().__init__()
@@ -70,7 +73,7 @@ class Decoder(nn.Module):
 
 
 def _weights(axis: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (N, K) of linear interpolation on the ascending knots `axis` (K,), and the distance beyond them (N,)."""
+    """Weights (N, K) of linear interpolation on the ascending knots `axis` (K,), and how far beyond them (N,)."""
     inside = torch.minimum(torch.maximum(value, axis[:1]), axis[-1:])
     over = value - inside
     if axis.shape[0] == 1:

@@ -16,7 +16,7 @@ from torch_geometric.nn import MessagePassing
 
 from rapp.graph.features import WIDTH
 from rapp.knots import Knots
-from rapp.model.operator_law import OperatorLaw
+from rapp.model.operator_law import OperatorLaw, small_linear
 
 Variant = Literal["rapp", "chain", "mlp-head", "no-graph"]
 
@@ -28,7 +28,7 @@ class Neighbours(MessagePassing):  # type: ignore[misc]
         super().__init__(aggr="sum", flow=flow)
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        total = self.propagate(edges, x=torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        total: Tensor = self.propagate(edges, x=torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         return total[:, :-1] / total[:, -1:].clamp(min=1.0)
 
     def message(self, x_j: Tensor) -> Tensor:
@@ -47,7 +47,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
         seen = self.norm(x)
-        return x + F.silu(self.mix(torch.cat([seen, self.producers(x, edges), self.consumers(x, edges)], dim=1)))
+        around = torch.cat([seen, self.producers(x, edges), self.consumers(x, edges)], dim=1)
+        mixed: Tensor = x + F.silu(self.mix(around))
+        return mixed
 
 
 class HostCurve(nn.Module):
@@ -62,8 +64,9 @@ class HostCurve(nn.Module):
         rise = F.softplus(out[:, :-1] - 1)
         # A reversed cumulative sum as one product, which every runtime has.
         count = rise.shape[1]
-        upper = torch.triu(torch.ones(count + 1, count, device=out.device))[:, :]
-        return (out[:, -1] + torch.log(launch_ms + 0.1))[:, None] + rise @ upper.T
+        upper = torch.triu(torch.ones(count + 1, count, device=out.device))
+        curve: Tensor = (out[:, -1] + torch.log(launch_ms + 0.1))[:, None] + rise @ upper.T
+        return curve
 
 
 class Encoder(nn.Module):
@@ -92,14 +95,15 @@ class Encoder(nn.Module):
         if variant == "mlp-head":
             b, s, q = knots.shape
             self.head = nn.Sequential(
-                nn.Linear(2 * hidden + 4, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, b * s + q)
+                nn.Linear(2 * hidden + 4, 128),
+                nn.SiLU(),
+                nn.Linear(128, 128),
+                nn.SiLU(),
+                nn.Linear(128, b * s + q),
             )
         else:
             self.device_law = OperatorLaw(hidden, batch, sm)
-            self.launch = nn.Sequential(nn.Linear(hidden, 32), nn.SiLU(), nn.Linear(32, 1))
-            with torch.no_grad():
-                self.launch[-1].weight.mul_(0.1)
-                self.launch[-1].bias.zero_()
+            self.launch = nn.Sequential(nn.Linear(hidden, 32), nn.SiLU(), small_linear(32, 1))
             self.host_curve = HostCurve(knots.shape[2])
 
     def forward(
@@ -119,7 +123,9 @@ class Encoder(nn.Module):
         """The ablation: mean and sum of embeddings and costs, then an MLP for all knots at once."""
         count = _sum(torch.ones_like(x[:, :1]), graph, graphs)
         total = _sum(x, graph, graphs)
-        seen = torch.cat([total / count, torch.log1p(total.abs()), torch.log1p(_sum(costs, graph, graphs)) / 10], dim=1)
+        seen = torch.cat(
+            [total / count, torch.log1p(total.abs()), torch.log1p(_sum(costs, graph, graphs)) / 10], dim=1
+        )
         b, s, _ = self.shape
         out = self.head(seen)
         return out[:, : b * s].view(graphs, b, s), out[:, b * s :]
@@ -127,4 +133,6 @@ class Encoder(nn.Module):
 
 def _sum(values: Tensor, graph: Tensor, graphs: int) -> Tensor:
     """Sum of rows by graph: (V, D) -> (G, D)."""
-    return torch.zeros(graphs, values.shape[1], dtype=values.dtype, device=values.device).index_add(0, graph, values)
+    return torch.zeros(graphs, values.shape[1], dtype=values.dtype, device=values.device).index_add(
+        0, graph, values
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from typing import Any
@@ -28,7 +27,11 @@ def export_encoder(encoder: EncoderEnsemble) -> bytes:
     )
     v, e = torch.export.Dim("operators", min=1), torch.export.Dim("edges", min=0)
     return _export(
-        encoder, example, ["operators", "costs", "edges"], ["log_device", "log_host"], ({0: v}, {0: v}, {1: e})
+        encoder,
+        example,
+        ["operators", "costs", "edges"],
+        ["log_device", "log_host"],
+        ({0: v}, {0: v}, {1: e}),
     )
 
 
@@ -52,7 +55,11 @@ def export_decoder(knots: Knots) -> bytes:
 
 
 def _export(
-    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], shapes: tuple[Any, ...]
+    module: nn.Module,
+    example: tuple[Any, ...],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[Any, ...],
 ) -> bytes:
     module.eval()
     # The exporter reports its passes on the terminal; what matters is checked by comparing answers.
@@ -63,13 +70,11 @@ def _export(
             module, example, input_names=inputs, output_names=outputs, dynamic_shapes=shapes,
             opset_version=OPSET, dynamo=True, verbose=False, optimize=True,
         )  # fmt: skip
-    buffer = io.BytesIO()
-    import onnx
-
+    assert program is not None  # it is None only when the exporter writes the file itself
     model = program.model_proto
     del model.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    onnx.save(model, buffer)
-    return buffer.getvalue()
+    content: bytes = model.SerializeToString()
+    return content

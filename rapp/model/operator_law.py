@@ -27,6 +27,15 @@ THREADS = 80 * 2048
 KERNEL_MS = 0.008
 
 
+def small_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A last layer that starts near zero, so that learning starts from the law's own constants."""
+    layer = nn.Linear(inputs, outputs)
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.zero_()
+    return layer
+
+
 class OperatorLaw(nn.Module):
     """Reads a, w, p, c of each operator from its embedding.
 
@@ -34,12 +43,12 @@ class OperatorLaw(nn.Module):
         hidden (V, H), costs (V, 4) -> device time (V, B, S), ms, on the given knots.
     """
 
+    batch: Tensor
+    sm: Tensor
+
     def __init__(self, hidden: int, batch: Tensor, sm: Tensor) -> None:
         super().__init__()
-        self.read = nn.Sequential(nn.Linear(hidden + 4, hidden), nn.SiLU(), nn.Linear(hidden, 4))
-        with torch.no_grad():
-            self.read[-1].weight.mul_(0.1)
-            self.read[-1].bias.zero_()
+        self.read = nn.Sequential(nn.Linear(hidden + 4, hidden), nn.SiLU(), small_linear(hidden, 4))
         self.offset = nn.Parameter(torch.zeros(4))
         self.scale = nn.Parameter(torch.zeros(()))
         self.register_buffer("batch", batch.float())
@@ -56,9 +65,9 @@ class OperatorLaw(nn.Module):
         balance = torch.log(compute + 0.01) - torch.log(memory + 0.01)
         log_load = torch.log(1e3 * load + 0.01)
         seen = torch.stack([log_work, log_parallel, balance, log_load], dim=1) / 4
-        work, parallel, ceiling, fixed = (
-            self.read(torch.cat([hidden, seen], dim=1)) + self.offset
-        ).unbind(dim=1)
+        work, parallel, ceiling, fixed = (self.read(torch.cat([hidden, seen], dim=1)) + self.offset).unbind(
+            dim=1
+        )
         a = F.softplus(fixed - 1) * KERNEL_MS + load
         # softmin of order 4, written with its inverses: two square roots instead of a power.
         inverse_p = torch.exp((-(log_parallel + 2 + parallel)).clamp(max=9.0))
@@ -69,5 +78,8 @@ class OperatorLaw(nn.Module):
             + (inverse_c[:, None, None]) ** 4
         )
         inverse_share = torch.sqrt(torch.sqrt(limits))
-        time = a[:, None, None] + torch.exp(log_work + work)[:, None, None] * self.batch[None, :, None] * inverse_share
+        time = (
+            a[:, None, None]
+            + torch.exp(log_work + work)[:, None, None] * self.batch[None, :, None] * inverse_share
+        )
         return time * torch.exp(self.scale)

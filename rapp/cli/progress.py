@@ -1,0 +1,28 @@
+"""Progress of long work in stages: a bar each, with the time left and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rapp.cli.tables import console
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int, float], None]]:
+    """Yield a function (stage, done, total, loss) that shows how far each stage is; NaN is no loss."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:24}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console()) as progress:
+        tasks = {}
+
+        def show(stage: str, done: int, total: int, loss: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, note="")
+            progress.update(tasks[stage], completed=done, note="" if loss != loss else f"loss {loss:.4f}")
+
+        yield show

@@ -1,0 +1,1 @@
+"""Training: profile table and graphs in, run folder with an artifact out. Needs the extra `train`."""
