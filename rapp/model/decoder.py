@@ -73,7 +73,7 @@ class Decoder(nn.Module):
 
 
 def _weights(axis: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (N, K) of linear interpolation on the ascending knots `axis` (K,), and how far beyond them (N,)."""
+    """Weights (N, K) of linear interpolation on the ascending knots (K,), and how far beyond them (N,)."""
     inside = torch.minimum(torch.maximum(value, axis[:1]), axis[-1:])
     over = value - inside
     if axis.shape[0] == 1:

@@ -38,7 +38,8 @@ def score_networks(
         rule: choose the points one after the other (`rapp.inference.design`), not by the fixed list.
 
     Returns:
-        by network: `device_mape` (and `device_mape_floor_alone`, the same not strict) with K = 0, and by K the `Scores` as a dictionary with `ape`, every scored row's error in %.
+        by network: `device_mape` (and `device_mape_floor_alone`, the same not strict) with K = 0, and by
+        K the `Scores` as a dictionary with `ape`, every scored row's error in %.
     """
     answers = priors(model.encoders, data, list(names), model.settings)
     return {
