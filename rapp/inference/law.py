@@ -74,16 +74,11 @@ def non_increasing(log_table: FloatArray) -> FloatArray:
     """
     count = log_table.shape[-1]
     total = np.concatenate([np.zeros((*log_table.shape[:-1], 1)), np.cumsum(log_table, axis=-1)], axis=-1)
-    result = np.empty_like(log_table)
-    for i in range(count):
-        worst = np.full(log_table.shape[:-1], np.inf)
-        for first in range(i + 1):
-            means = np.stack(
-                [(total[..., last + 1] - total[..., first]) / (last + 1 - first) for last in range(i, count)]
-            )
-            worst = np.minimum(worst, means.max(axis=0))
-        result[..., i] = worst
-    return result
+    first, last = np.arange(count)[:, None], np.arange(count)[None]
+    means = (total[..., last + 1] - total[..., first]) / np.maximum(last + 1 - first, 1)
+    # At [first, i]: the largest mean of a block from `first` that reaches i or beyond.
+    largest = np.maximum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]
+    return np.asarray(np.where(first <= last, largest, np.inf).min(axis=-2))
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

@@ -1,4 +1,5 @@
-"""A predictor in closed form behind the interface of `rapp.predictor`, and profile tables for it."""
+"""A predictor in closed form behind the interface of `rapp.predictor`, profile tables for it, and a real
+artifact of an untrained encoder."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,110 @@ def table() -> Callable[..., ProfileTable]:
         return ProfileTable.from_rows(rows)
 
     return make
+
+
+# Networks of the tiny artifact: work at SM 100 %, batch 1, and launching, ms, as in `NETWORKS`.
+TINY_NETWORKS = {
+    "alexnet": (2.5, 3.0),
+    "mobilenet_v3_small": (0.8, 12.0),
+    "resnet18": (3.0, 6.0),
+    "squeezenet1_1": (1.2, 5.0),
+    "vgg11": (9.0, 3.5),
+}
+TINY_GRID = ResourceGrid((5, 20, 50, 100), (10, 30, 60, 100), (1, 2, 4, 8))
+NOISE = 0.02
+ZOO = Path(__file__).resolve().parents[2] / "datasets" / "graphs"
+
+
+@dataclass(frozen=True)
+class TinyArtifact:
+    """A real artifact of an encoder that was not trained, and what its networks were.
+
+    Args:
+        folder: the artifact; tests copy it before they damage it.
+        truth: the closed form that each network of the training was measured from, with `NOISE`.
+        graphs: folder with `<network>.onnx` of these and of others.
+    """
+
+    folder: Path
+    truth: dict[str, ClosedFormModel]
+    graphs: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> TinyArtifact:
+    """An artifact as the exporter writes it, in seconds."""
+    torch = pytest.importorskip("torch")
+    from rapp.artifact import NetworkTables, npz_bytes, write_artifact
+    from rapp.card import Card, Configuration, FeatureSchema, TrainedNetwork
+    from rapp.graph import OperatorGraph
+    from rapp.graph.features import FEATURE_VERSION, OP_TYPES, GraphFeatures, schema_hash
+    from rapp.inference.learn import fit_network, learn_structure
+    from rapp.inference.observe import observations
+    from rapp.inference.posterior import Prior, infer_curves
+    from rapp.inference.tables import Tables
+    from rapp.knots import Knots
+    from rapp.model.encoder import Encoder
+    from rapp.model.ensemble import EncoderEnsemble
+    from rapp.model.export import export_decoder, export_encoder
+
+    knots = Knots.around(TINY_GRID.batch, TINY_GRID.sm_pct, TINY_GRID.quota_pct)
+    torch.manual_seed(0)
+    ensemble = EncoderEnsemble([Encoder(knots, hidden=8, layers=1)]).eval()
+    noise = np.random.default_rng(0).normal(0.0, NOISE, (len(TINY_NETWORKS), len(TINY_GRID)))
+    truth = {name: ClosedFormModel(name, *times) for name, times in TINY_NETWORKS.items()}
+    fits, priors, points, hashes = {}, {}, {}, {}
+    for (name, model), errors in zip(truth.items(), noise, strict=True):
+        graph = OperatorGraph.from_onnx(ZOO / f"{name}.onnx")
+        features = GraphFeatures.of(graph)
+        with torch.no_grad():
+            device, host = ensemble(
+                *map(torch.from_numpy, (features.operators, features.costs, features.edges))
+            )
+        hashes[name] = graph.graph_hash
+        priors[name] = Prior(device.double().numpy(), host.double().numpy())
+        measured = [
+            MeasuredPoint(config, model.latency(config).mean_ms * float(np.exp(error)))
+            for config, error in zip(TINY_GRID, errors, strict=True)
+        ]
+        points[name] = observations(measured, knots, 0.0, lambda *_: pytest.fail("all are on knots"))
+        fits[name] = fit_network(points[name], knots)
+    structure = learn_structure(fits, priors, knots, NOISE)
+    tables = [Tables.of(infer_curves(priors[n], structure, knots, points[n])) for n in TINY_NETWORKS]
+    stacked = {
+        name: np.stack([getattr(one, name) for one in tables])
+        for name in ("log_latency", "log_device", "log_host", "deviation")
+    }
+    card = Card(
+        rapp_version="0.1.0",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        device="NVIDIA V100-16GB",
+        runtime="pytorch-eager",
+        precision="fp32",
+        quota_kinds=[QuotaKind.LAUNCH_GATE],
+        idle_ms=5.0,
+        window_ms=20.0,
+        feature_schema=FeatureSchema(version=FEATURE_VERSION, hash=schema_hash()),
+        knots=knots.to_dict(),
+        networks=[TrainedNetwork(name=name, graph_hash=hashes[name]) for name in TINY_NETWORKS],
+        operator_types=list(OP_TYPES),
+        rows_hash="5" * 64,
+        rows=len(TINY_NETWORKS) * len(TINY_GRID),
+        seed=0,
+        calibration_points=[
+            Configuration(sm_pct=sm, quota_pct=quota, batch=batch)
+            for sm, quota, batch in ((100, 100, 1), (5, 100, 8), (100, 10, 1), (20, 100, 8), (50, 30, 2))
+        ],
+        interval_factors={0: 2.0, 3: 1.8, 64: 1.5},
+        noise=NOISE,
+        license="Apache-2.0",
+    )
+    folder = tmp_path_factory.mktemp("artifact") / "tiny"
+    files = {
+        "encoder.onnx": export_encoder(ensemble),
+        "decoder.onnx": export_decoder(knots),
+        "structure.npz": npz_bytes(structure.to_arrays()),
+        "networks.npz": NetworkTables(**stacked, points=np.full(len(tables), len(TINY_GRID))).to_bytes(),
+    }
+    write_artifact(folder, card, files)
+    return TinyArtifact(folder, truth, ZOO)
