@@ -16,6 +16,10 @@ from rapp.recommend.objective import Objective, Risk
 from rapp.recommend.options import Choice, Options, price
 from rapp.types import FloatArray, QuotaKind, ResourceGrid
 
+FRONT_STEP = 0.01
+"""A dearer point is on the front if it is faster by at least this share: less is far below the error of any
+prediction, and a soft maximum would put a point on the front for each of its steps."""
+
 
 class UnmetObjectiveError(InfeasibleError):
     """No configuration of the grid meets the objective.
@@ -43,8 +47,8 @@ class Recommendation:
         quota_kind: the law that the latencies and so the prices follow.
         choices: the cheapest that meet the objective, cheapest first.
         front: the Pareto front of GPU share against request latency over the whole grid, cheapest first:
-            nothing in the grid is both cheaper and faster than one of these. It carries the load
-            everywhere, but meets the objective only where `request_ms` says so.
+            each is the cheapest that is so fast, and at least 1 % faster than the one before. All of them
+            carry the load, but the objective is met only where `request_ms` says so.
         options: every configuration of the grid.
         grid: the grid.
     """
@@ -110,14 +114,18 @@ def recommend(
     )
 
 
-def pareto(order: NDArray[np.int64], request_ms: FloatArray) -> NDArray[np.int64]:
-    """The indices that are faster than everything before them in `order`, which goes from cheap to dear.
+def pareto(order: NDArray[np.int64], request_ms: FloatArray, step: float = FRONT_STEP) -> NDArray[np.int64]:
+    """The indices that are faster, by the share `step`, than each before them in `order`, from cheap to dear.
 
     Shapes: order (N,), request_ms (N,), answer (F,) with F <= N.
     """
     ordered = request_ms[order]
     fastest_before = np.minimum.accumulate(np.concatenate(([np.inf], ordered[:-1])))
-    return order[ordered < fastest_before]
+    kept: list[int] = []
+    for place in np.flatnonzero(ordered < fastest_before):
+        if not kept or ordered[place] < (1 - step) * ordered[kept[-1]]:
+            kept.append(int(place))
+    return order[kept]
 
 
 def _unmet(network: str, objective: Objective, count: int, nearest: Choice) -> str:
