@@ -18,7 +18,13 @@ quotas = st.floats(0.05, 1.0)
 
 
 def latency(
-    device: float, host: float, quota: float, *, gpu_time: bool, credit: float = 0.0, sharpness: float = SHARPNESS
+    device: float,
+    host: float,
+    quota: float,
+    *,
+    gpu_time: bool,
+    credit: float = 0.0,
+    sharpness: float = SHARPNESS,
 ) -> tuple[float, float, float]:
     arrays = (np.array([value]) for value in (device, host, quota))
     answer = log_latency(*arrays, np.array([gpu_time]), credit, sharpness)
@@ -46,11 +52,15 @@ class TestLogLatency:
         def at(d: float, h: float) -> float:
             return latency(d, h, quota, gpu_time=gpu_time, credit=credit, sharpness=sharpness)[0]
 
-        _, by_device, by_host = latency(device, host, quota, gpu_time=gpu_time, credit=credit, sharpness=sharpness)
+        _, by_device, by_host = latency(
+            device, host, quota, gpu_time=gpu_time, credit=credit, sharpness=sharpness
+        )
         assert by_device == pytest.approx(
             (at(device + step, host) - at(device - step, host)) / (2 * step), abs=2e-4, rel=2e-3
         )
-        assert by_host == pytest.approx((at(device, host + step) - at(device, host - step)) / (2 * step), abs=2e-4)
+        assert by_host == pytest.approx(
+            (at(device, host + step) - at(device, host - step)) / (2 * step), abs=2e-4
+        )
 
     @pytest.mark.parametrize("quota", [0.1, 0.25, 0.5, 1.0])
     def test_gpu_time_saturated_is_device_time_over_quota(self, quota: float) -> None:
@@ -83,7 +93,9 @@ class TestLogLatency:
 
     @given(device=log_times, host=log_times, first=quotas, second=quotas)
     @settings(deadline=None)
-    def test_more_quota_is_never_slower(self, device: float, host: float, first: float, second: float) -> None:
+    def test_more_quota_is_never_slower(
+        self, device: float, host: float, first: float, second: float
+    ) -> None:
         less, more = sorted((first, second))
         slow, fast = (latency(device, host, q, gpu_time=True, credit=5.0)[0] for q in (less, more))
         assert fast <= slow + 1e-12
