@@ -77,8 +77,9 @@ def run(job: Job, table_file: Path, out: Path) -> float:
     state = out / "state" / f"{job.split}-{job.fold}-{job.settings.variant}-{job.members}"
     trained = time.monotonic()
     model = train_model(
-        learn, job.settings, job.fold, members=job.members, state=state, fit_cache=out / "fits"
-    )
+        learn, job.settings, job.fold, members=job.members, state=state, fit_cache=out / "fits",
+        known_factor=split.kind == "rows",
+    )  # fmt: skip
     trained = time.monotonic() - trained
     names = sorted(set(table.where(test).networks()))
     if split.kind == "rows":

@@ -22,7 +22,8 @@ def stages() -> Iterator[Callable[[str, int, int, float], None]]:
 
         def show(stage: str, done: int, total: int, loss: float) -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total, note="")
+                # A resumed stage begins where it was: what was done before says nothing of the pace.
+                tasks[stage] = progress.add_task(stage, total=total, completed=max(done - 1, 0), note="")
             progress.update(tasks[stage], completed=done, note="" if loss != loss else f"loss {loss:.4f}")
 
         yield show

@@ -22,6 +22,8 @@ from rapp.training.points import fixed_list, listed
 from rapp.types import FloatArray
 
 COVERAGE = 0.9
+# Of a normal distribution 90 % lies within so many standard deviations: what holds until rows say otherwise.
+NORMAL_90 = 1.645
 POINTS = (0, 1, 3, 5, 8, 11)
 # Share of a network's rows that a known network is fitted to when its factor is found, and how many
 # networks are: each takes a second.
@@ -45,9 +47,9 @@ def at_points(curves: Curves, points: Observations, noise: float) -> tuple[Float
 
 
 def interval_factors(
-    data: TrainingSet, structure: Structure, unseen: Mapping[str, Prior], seed: int
+    data: TrainingSet, structure: Structure, unseen: Mapping[str, Prior], seed: int, known: bool = True
 ) -> dict[int, float]:
-    """Factor for each number of points K; the last K is that of a known network."""
+    """Factor for each number of points K; with `known`, the last K is that of a known network."""
     wanted = fixed_list(data.knots)
     factors = {}
     for count in POINTS:
@@ -59,6 +61,8 @@ def interval_factors(
                     _scores(data.points[name], given, rest, unseen[name], structure.without(name), data.knots)
                 )
         factors[count] = _weighted_quantile(scores)
+    if not known:
+        return factors
     rng = np.random.default_rng(seed)
     chosen = [data.names[i] for i in rng.permutation(len(data.names))[:KNOWN_NETWORKS]]
     scores, counts = [], []
@@ -89,9 +93,9 @@ def _scores(
 
 
 def _weighted_quantile(scores: list[FloatArray]) -> float:
-    """Smallest value that holds 90 % of the rows, each network weighing the same."""
+    """Smallest value that holds 90 % of the rows, each network weighing the same; `NORMAL_90` without rows."""
     if not scores:
-        return 1.645
+        return NORMAL_90
     values = np.concatenate(scores)
     weights = np.concatenate([np.full(len(s), 1 / len(s)) for s in scores])
     order = np.argsort(values)

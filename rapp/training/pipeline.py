@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rapp.errors import ArtifactError
 from rapp.fileio import atomic_path
 from rapp.inference.learn import fit_network, learn_structure
 from rapp.inference.posterior import Curves, Observations, Prior
@@ -32,9 +34,9 @@ class TrainedModel:
     """What a training learned.
 
     Args:
-        encoders: the members; each was trained without one part of the networks.
+        encoders: the members; each was trained without one part of the networks (a single one on all).
         fits: curves of each network from its own points.
-        unseen: the prior of each network by the member that had not seen it.
+        unseen: the prior of each network by the member that had not seen it (a single one has).
         interval_factors: by number of points.
     """
 
@@ -57,15 +59,18 @@ def train_model(
     state: Path | None = None,
     fit_cache: Path | None = None,
     start: Mapping[str, torch.Tensor] | None = None,
+    known_factor: bool = True,
     report: Report | None = None,
 ) -> TrainedModel:
     """Train on all networks of `data`.
 
     Args:
-        members: encoders of the ensemble; with fewer networks than that, one a network.
+        members: encoders of the ensemble; with fewer networks than that, one a network. A single one has
+            seen all networks: then the structure and the interval factors say too little of unseen ones.
         state: folder for checkpoints; a killed training goes on from it.
         fit_cache: folder for fitted curves, which depend on a network's own points alone.
         start: weights to begin with (fine-tuning to a new device).
+        known_factor: find the interval factor of known networks too, which takes a second a network.
     """
     tell = report or (lambda *_: None)
     fits = fitted_curves(data, fit_cache, tell)
@@ -83,7 +88,7 @@ def train_model(
         unseen |= priors([encoder], data, left_out, settings)
     structure = learn_structure(fits, unseen, data.knots)
     tell("interval factors", 0, 1, float("nan"))
-    factors = interval_factors(data, structure, unseen, seed)
+    factors = interval_factors(data, structure, unseen, seed, known_factor)
     tell("interval factors", 1, 1, float("nan"))
     return TrainedModel(data, settings, seed, tuple(encoders), fits, unseen, structure, factors)
 
@@ -117,10 +122,16 @@ def _fitted(points: Observations, knots: Knots, cache: Path | None) -> Curves:
     key = hashlib.sha256(repr(knots.to_dict()).encode())
     for array in (points.batch, points.sm, points.quota, points.log_latency, points.gpu_time):
         key.update(np.ascontiguousarray(array).tobytes())
+    if points.gpu_time.any():
+        # Only the law of gpu_time reads the quota itself and the credit.
+        key.update(points.quota_share.tobytes() + repr(float(points.credit)).encode())
     path = cache / f"{key.hexdigest()[:32]}.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            return Curves(stored["log_device"], stored["log_host"], stored["deviation"])
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return Curves(stored["log_device"], stored["log_host"], stored["deviation"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ArtifactError(path, "holds no fitted curves: delete it, it will be made again") from error
     curves = fit_network(points, knots)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, log_device=curves.log_device, log_host=curves.log_host, deviation=curves.deviation)

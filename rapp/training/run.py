@@ -21,6 +21,7 @@ import torch
 
 from rapp.errors import ArtifactError, ConfigError, RappError
 from rapp.fileio import atomic_path
+from rapp.training.checkpoint import finished_weights
 from rapp.training.dataset import TrainingSet
 from rapp.training.encoder_fit import EncoderSettings, settings_dict
 from rapp.training.export import export_model
@@ -86,28 +87,36 @@ def initial_weights(source: Path) -> Mapping[str, torch.Tensor]:
     """The first encoder's weights of another run.
 
     Raises:
-        ArtifactError: `source` is no run folder with a finished encoder.
+        ArtifactError: `source` is no run folder with a finished encoder, or its checkpoint is damaged.
     """
     checkpoint = source / "state" / "encoder-0.pt"
     if not checkpoint.is_file():
         raise ArtifactError(
             source, "holds no finished encoder (state/encoder-0.pt): name the folder of a run of `rapp train`"
         )
-    state = torch.load(checkpoint, weights_only=True)
-    weights: Mapping[str, torch.Tensor] = state["model"]
-    return weights
+    return finished_weights(checkpoint)
+
+
+def recorded_steps(folder: Path) -> int | None:
+    """Steps of each encoder of the run that `folder` holds; None where it holds none.
+
+    A training under a time budget resumes with the steps that were affordable when it began.
+    """
+    steps = _recorded(folder / "run.json").get("steps")
+    return steps if isinstance(steps, int) else None
 
 
 def _claim(folder: Path, settings: RunSettings, data: TrainingSet) -> None:
     """Write run.json, or check that what is there is this training."""
     path = folder / "run.json"
-    wanted = settings.to_dict() | {"rows_hash": data.rows_hash, "networks": list(data.names)}
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-        except ValueError as error:
-            raise ArtifactError(path, "is not valid JSON: delete the folder to start anew") from error
-        different = [key for key in wanted if found.get(key) != wanted[key]]
+    wanted = settings.to_dict() | {
+        "rows_hash": data.rows_hash, "networks": list(data.names),
+        "graph_hashes": [data.graph_hashes[name] for name in data.names],
+    }  # fmt: skip
+    found = _recorded(path)
+    if found:
+        # A version that recorded less may have begun it: what it did not record cannot differ.
+        different = [key for key in wanted if found.get(key, wanted[key]) != wanted[key]]
         if different:
             raise ConfigError(
                 f"{folder} holds a run with another {', '.join(different)}: name another --out, or delete it"
@@ -115,6 +124,19 @@ def _claim(folder: Path, settings: RunSettings, data: TrainingSet) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """What run.json says; empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ArtifactError(path, "is not valid JSON: delete the folder to start anew") from error
+    if not isinstance(found, dict) or "rows_hash" not in found:
+        raise ArtifactError(path, "is not that of a run: delete the folder to start anew, or name another")
+    return found
 
 
 @contextmanager
