@@ -3,16 +3,17 @@
 The posterior's deviation says where a prediction is surer than elsewhere; a factor for each number of
 points K makes 90 % of the latencies lie inside (split conformal prediction on normalised residuals,
 Lei et al. 2018, each network weighing the same). Every training network is predicted by an encoder
-that has not seen it, without its own prototype.
+and by a structure that have not seen it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rapp.inference.law import log_latency
+from rapp.inference.learn import learn_structure
 from rapp.inference.posterior import Curves, Observations, Prior, infer_curves
 from rapp.inference.structure import Structure
 from rapp.inference.tables import Tables
@@ -47,10 +48,27 @@ def at_points(curves: Curves, points: Observations, noise: float) -> tuple[Float
 
 
 def interval_factors(
-    data: TrainingSet, structure: Structure, unseen: Mapping[str, Prior], seed: int, known: bool = True
+    data: TrainingSet,
+    fits: Mapping[str, Curves],
+    unseen: Mapping[str, Prior],
+    parts: Sequence[Sequence[str]],
+    structure: Structure,
+    seed: int,
+    known: bool = True,
 ) -> dict[int, float]:
-    """Factor for each number of points K; with `known`, the last K is that of a known network."""
+    """Factor for each number of points K; with `known`, the last K is that of a known network.
+
+    Args:
+        fits: curves of each network. unseen: its prior by the encoder that had not seen it.
+        parts: the networks that each encoder had not seen; a structure is learned without each.
+        structure: learned from all networks; known networks are answered with it.
+    """
     wanted = fixed_list(data.knots)
+    without: dict[str, Structure] = {}
+    for part in parts:
+        others = [name for name in data.names if name not in part]
+        learned = learn_structure({n: fits[n] for n in others}, unseen, data.knots) if others else None
+        without |= {name: learned or structure.without(name) for name in part}
     factors = {}
     for count in POINTS:
         scores = []
@@ -58,7 +76,7 @@ def interval_factors(
             given, rest = listed(data.points[name], data.knots, wanted[:count])
             if rest.any():
                 scores.append(
-                    _scores(data.points[name], given, rest, unseen[name], structure.without(name), data.knots)
+                    _scores(data.points[name], given, rest, unseen[name], without[name], data.knots)
                 )
         factors[count] = _weighted_quantile(scores)
     if not known:
@@ -93,7 +111,7 @@ def _scores(
 
 
 def _weighted_quantile(scores: list[FloatArray]) -> float:
-    """Smallest value that holds 90 % of the rows, each network weighing the same; `NORMAL_90` without rows."""
+    """Smallest value that holds 90 % of the rows, each network weighing the same."""
     if not scores:
         return NORMAL_90
     values = np.concatenate(scores)

@@ -88,7 +88,7 @@ def train_model(
         unseen |= priors([encoder], data, left_out, settings)
     structure = learn_structure(fits, unseen, data.knots)
     tell("interval factors", 0, 1, float("nan"))
-    factors = interval_factors(data, structure, unseen, seed, known_factor)
+    factors = interval_factors(data, fits, unseen, parts, structure, seed, known_factor)
     tell("interval factors", 1, 1, float("nan"))
     return TrainedModel(data, settings, seed, tuple(encoders), fits, unseen, structure, factors)
 

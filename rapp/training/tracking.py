@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rapp.errors import ConfigError
 
 EXPERIMENT = "rapp"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -31,7 +35,7 @@ class Tracker:
         from mlflow.entities import Metric
 
         name = "loss/" + "".join(c if c.isalnum() or c in "-_. " else "-" for c in stage)
-        self._waiting.append(Metric(name, value, 0, step))
+        self._waiting.append(Metric(name, value, int(time.time() * 1000), step))
         if len(self._waiting) >= 50:
             self.flush()
 
@@ -53,16 +57,15 @@ class Tracker:
 
 @contextmanager
 def tracked(uri: str, name: str, parameters: dict[str, Any]) -> Iterator[Tracker]:
-    """An MLflow run that ends FINISHED, FAILED or (interrupted) KILLED."""
-    import mlflow
-    from mlflow.tracking import MlflowClient
+    """An MLflow run that ends FINISHED, FAILED or (interrupted) KILLED.
 
-    mlflow.set_tracking_uri(uri)
-    client = MlflowClient(uri)
-    found = client.get_experiment_by_name(EXPERIMENT)
-    experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
-    run = client.create_run(experiment, run_name=name)
-    tracker = Tracker(client, run.info.run_id)
+    A process that is killed leaves it RUNNING; the training resumed is a run of its own.
+
+    Raises:
+        ConfigError: the store cannot be used.
+    """
+    client, run_id = _begun(uri, name)
+    tracker = Tracker(client, run_id)
     for key, value in parameters.items():
         client.log_param(tracker.run_id, key, value)
     status = "FAILED"
@@ -73,5 +76,33 @@ def tracked(uri: str, name: str, parameters: dict[str, Any]) -> Iterator[Tracker
         status = "KILLED"
         raise
     finally:
-        tracker.flush()
-        client.set_terminated(tracker.run_id, status)
+        try:
+            tracker.flush()
+        finally:
+            client.set_terminated(tracker.run_id, status)
+
+
+def quiet_environment() -> None:
+    """MLflow reports its use to its makers unless told not to; whoever wants that sets the variable."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def _begun(uri: str, name: str) -> tuple[Any, str]:
+    """A client of the store, and a new run in the project's experiment."""
+    quiet_environment()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError  # of a store in a database, by way of MLflow
+
+    # A new database tells of each of its tables.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    try:
+        mlflow.set_tracking_uri(uri)
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        return client, client.create_run(experiment, run_name=name).info.run_id
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"MLflow cannot use the store: {reason} (--tracking names another)") from error

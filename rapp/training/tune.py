@@ -32,16 +32,21 @@ def tune(
     a trial that is worse than the median of the others at the same fold is given up (Optuna's median pruner).
 
     Args:
-        trials: how many the study shall hold in all; those of an earlier call count.
+        trials: how many the study shall hold in all; those that ended in an earlier call count, unless
+            they were interrupted.
+        seed: of the folds and, with the number of trials in the study, of the sampler: a call that goes
+            on does not draw again what an earlier one drew.
         storage: Optuna's URL, such as sqlite:///study.db.
 
     Returns:
         the Optuna study.
 
     Raises:
-        ConfigError: fewer than 3 networks.
+        ConfigError: fewer than 3 networks, a store that cannot be used, or a study whose trials cannot be
+            compared: other rows, seed or steps.
     """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     if len(data.names) < FOLDS:
         raise ConfigError(
@@ -73,12 +78,31 @@ def tune(
                 raise optuna.TrialPruned
         return float(np.mean(errors)) if errors else 0.0
 
-    study = optuna.create_study(
-        storage=storage, study_name=study_name, load_if_exists=True, direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-    )  # fmt: skip
-    ended = [t for t in study.trials if t.state.is_finished()]
-    study.optimize(
-        objective, n_trials=max(trials - len(ended), 0), callbacks=[on_trial] if on_trial else None
-    )
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=study_name, load_if_exists=True, direction="minimize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+        )  # fmt: skip
+    except (SQLAlchemyError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"Optuna cannot use the store: {reason} (--storage names another)") from error
+    _claim(study, {"rows_hash": data.rows_hash, "seed": seed, "steps": steps})
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    left = max(trials - len(study.get_trials(states=states)), 0)
+    study.optimize(objective, n_trials=left, callbacks=[on_trial] if on_trial else None)
     return study
+
+
+def _claim(study: Any, settings: dict[str, Any]) -> None:
+    """Note in the study what its errors depend on beside the trial, or check that it is the same."""
+    found = study.user_attrs
+    different = [key for key in settings if found.get(key, settings[key]) != settings[key]]
+    if different:
+        raise ConfigError(
+            f"the study {study.study_name} holds trials with another {', '.join(different)}:"
+            " name another --study"
+        )
+    for key, value in settings.items():
+        study.set_user_attr(key, value)
+
