@@ -70,7 +70,7 @@ class Calibration(_Part):
         networks: by graph hash.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1]
     rows_hash: str
     feature_hash: Sha256
     networks: dict[Sha256, NetworkPoints] = {}
@@ -100,7 +100,8 @@ def save_points(
 ) -> None:
     """Write the points of one network, beside those of others that the file may have.
 
-    What the file has of this network is replaced. An empty file counts as none.
+    What the file has of this network is replaced. An empty file counts as none. Of two processes that save
+    at the same moment one may undo what the other wrote.
 
     Raises:
         CalibrationError: the file is no calibration, or one made for another artifact.
@@ -111,6 +112,7 @@ def save_points(
     others = read_calibration(file, card).networks if there else {}
     entry = NetworkPoints(name=name, points=[Point.of(point) for point in points])
     calibration = Calibration(
+        format_version=FORMAT_VERSION,
         rows_hash=card.rows_hash,
         feature_hash=card.feature_schema.hash,
         networks={**others, graph_hash: entry},
