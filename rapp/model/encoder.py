@@ -18,7 +18,7 @@ from rapp.graph.features import WIDTH
 from rapp.knots import Knots
 from rapp.model.operator_law import OperatorLaw, small_linear
 
-Variant = Literal["rapp", "chain", "mlp-head", "no-graph"]
+Variant = Literal["rapp", "chain", "mlp-head", "no-messages", "no-graph"]
 
 
 class Neighbours(MessagePassing):  # type: ignore[misc]
@@ -81,7 +81,8 @@ class Encoder(nn.Module):
         hidden: width of the embeddings.
         layers: rounds of messages.
         variant: `rapp`, or one of the ablations: `mlp-head` reads all curves from the mean embedding
-            with a plain MLP; `no-graph` passes no messages. (`chain` is an ablation of the input.)
+            with a plain MLP; `no-messages` keeps the operators and drops the edges. (`chain` and
+            `no-graph` change what it is given: `rapp.training.encoder_fit.GraphBatch`.)
     """
 
     def __init__(self, knots: Knots, hidden: int = 48, layers: int = 2, variant: Variant = "rapp") -> None:
@@ -89,7 +90,7 @@ class Encoder(nn.Module):
         self.shape = knots.shape
         self.variant = variant
         self.embed = nn.Linear(WIDTH, hidden)
-        self.blocks = nn.ModuleList(Block(hidden) for _ in range(0 if variant == "no-graph" else layers))
+        self.blocks = nn.ModuleList(Block(hidden) for _ in range(0 if variant.startswith("no-") else layers))
         batch = torch.tensor(knots.batch, dtype=torch.float32)
         sm = torch.tensor(knots.sm_pct / 100, dtype=torch.float32)
         if variant == "mlp-head":

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rapp.graph.features import GraphFeatures
+from rapp.graph.features import COSTS, WIDTH, GraphFeatures
 from rapp.inference.law import SHARPNESS
 from rapp.inference.posterior import Curves, Prior
 from rapp.knots import IndexArray, Knots
@@ -63,6 +63,13 @@ def trained_knots(knots: Knots) -> Knots:
     )
 
 
+_BLANK = GraphFeatures(
+    np.zeros((1, WIDTH), dtype=np.float32),
+    np.full((1, len(COSTS)), 1e8, dtype=np.float32),
+    np.zeros((2, 0), dtype=np.int64),
+)
+
+
 @dataclass
 class GraphBatch:
     """Several graphs as one: operators (V, F), costs (V, 4), edges (2, E), graph (V,) and their count."""
@@ -74,8 +81,12 @@ class GraphBatch:
     count: int
 
     @classmethod
-    def of(cls, features: Sequence[GraphFeatures], chain: bool = False) -> GraphBatch:
-        """Join `features`; `chain` replaces the DAG by the order of visit (the ablation)."""
+    def of(cls, features: Sequence[GraphFeatures], variant: Variant = "rapp") -> GraphBatch:
+        """Join `features`. Two ablations change them: `chain` replaces the DAG by the order of visit,
+        `no-graph` every network by one and the same operator."""
+        chain = variant == "chain"
+        if variant == "no-graph":
+            features = [_BLANK] * len(features)
         sizes = [len(f.operators) for f in features]
         starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
         edges = [
@@ -165,7 +176,7 @@ def fit_encoder(
     """
     torch.manual_seed(seed)
     encoder = Encoder(trained_knots(data.knots), settings.hidden, settings.layers, settings.variant)
-    batch = GraphBatch.of([data.features[name] for name in data.names], chain=settings.variant == "chain")
+    batch = GraphBatch.of([data.features[name] for name in data.names], settings.variant)
     rows = _Rows(data, fits)
     if start is not None:
         _adopt(encoder, start)
@@ -242,7 +253,7 @@ def priors(
     """What the mean of `encoders` says of each network, on all knots of `data`."""
     if not names:
         return {}
-    batch = GraphBatch.of([data.features[name] for name in names], chain=settings.variant == "chain")
+    batch = GraphBatch.of([data.features[name] for name in names], settings.variant)
     knots, answers = data.knots, []
     with torch.no_grad():
         for encoder in encoders:

@@ -105,4 +105,3 @@ def _claim(study: Any, settings: dict[str, Any]) -> None:
         )
     for key, value in settings.items():
         study.set_user_attr(key, value)
-
