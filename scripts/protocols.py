@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from rapp.training.pipeline import train_model
 ROOT = Path(__file__).parent.parent
 POINTS = (0, 1, 3, 5, 8, 11)
 # The same budget for each variant: four encoders of 80 steps.
-VARIANTS = ("rapp", "chain", "mlp-head", "no-graph")
+VARIANTS = ("rapp", "chain", "no-messages", "mlp-head", "no-graph")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Job:
     settings: EncoderSettings
     members: int
     rule: bool = False
+    prototypes: bool = True
 
     @property
     def file(self) -> str:
@@ -59,6 +60,9 @@ def jobs() -> list[Job]:
     listed += [Job("unseen-family", "unseen-family", f, full, 4) for f in range(8)]
     listed += [Job("held-columns", "held-columns", f, known, 2) for f in range(3)]
     listed += [Job("unseen-network-rule", "unseen-network", f, full, 4, rule=True) for f in range(8)]
+    listed += [
+        Job("ablation-no-prototypes", "unseen-network", f, full, 4, prototypes=False) for f in range(8)
+    ]
     for variant in VARIANTS:
         short = EncoderSettings(steps=80, variant=variant)  # type: ignore[arg-type]
         listed += [Job(f"ablation-{variant}", "unseen-network", f, short, 4) for f in range(8)]
@@ -77,15 +81,16 @@ def run(job: Job, table_file: Path, out: Path) -> float:
         learn = load_training_set(table.where(train), ROOT / "datasets" / "graphs", knots=everything.knots)
     else:
         learn = everything.only(sorted(set(table.where(train).networks())))
-    state = (
-        out / "state" / f"{job.split}-{job.fold}-{job.settings.variant}-{job.members}-{job.settings.steps}"
-    )
+    kind = f"{job.settings.variant}-{job.members}-{job.settings.steps}"
+    state = out / "state" / f"{job.split}-{job.fold}-{kind}"
     trained = time.monotonic()
     model = train_model(
         learn, job.settings, job.fold, members=job.members, state=state, fit_cache=out / "fits",
         known_factor=split.kind == "rows",
     )  # fmt: skip
     trained = time.monotonic() - trained
+    if not job.prototypes:
+        model = replace(model, structure=replace(model.structure, prototypes=model.structure.prototypes[:0]))
     names = sorted(set(table.where(test).networks()))
     if split.kind == "rows":
         held = load_training_set(table.where(test), ROOT / "datasets" / "graphs", knots=everything.knots)
