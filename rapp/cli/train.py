@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rapp.cli.tables import console
-from rapp.errors import ConfigError, MissingExtraError
+from rapp.errors import ArtifactError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from rapp.training.dataset import TrainingSet
@@ -45,10 +45,17 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and --threads give the same weights.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each encoder.")] = 250,
-    members: Annotated[int, typer.Option(min=1, help="Encoders of the ensemble.")] = 4,
+    members: Annotated[
+        int,
+        typer.Option(min=1, help="Encoders of the ensemble; intervals of unseen networks need 2."),
+    ] = 4,
     budget_minutes: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Lower --steps so that training takes about so long.", show_default=False),
+        typer.Option(
+            min=0.1,
+            help="Lower --steps so that training takes about so long; a run that goes on keeps its steps.",
+            show_default=False,
+        ),
     ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Fine-tune the encoder of this run.", show_default=False)
@@ -73,10 +80,11 @@ def train(
     import torch
 
     from rapp.cli.progress import stages
+    from rapp.evaluation.source import near
     from rapp.profiles import ProfileTable, Split
     from rapp.training.dataset import load_training_set
     from rapp.training.encoder_fit import EncoderSettings
-    from rapp.training.run import RunSettings, train_run
+    from rapp.training.run import RunSettings, recorded_steps, train_run
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
     table = ProfileTable.read(profiles).ok()
@@ -85,11 +93,14 @@ def train(
     left_out = {name.strip() for name in (holdout or "").split(",") if name.strip()}
     unknown = left_out - set(table.networks())
     if unknown:
-        raise ConfigError(f"--holdout names {', '.join(sorted(unknown))}, which the profiles do not hold")
+        close = near(min(unknown), table.networks())
+        raise ConfigError(
+            f"--holdout names {', '.join(sorted(unknown))}, which the profiles do not hold{close}"
+        )
     names = [name for name in table.networks() if name not in left_out]
     data = load_training_set(table, graphs, names)
     if budget_minutes is not None:
-        steps = _affordable(data, steps, members, budget_minutes)
+        steps = min(steps, recorded_steps(out) or _affordable(data, steps, members, budget_minutes))
     settings = RunSettings(EncoderSettings(steps=steps), seed, members, license_id, init)
     begun = time.monotonic()
     with _tracker(tracking, out.name, settings.to_dict() | {"rows": data.rows}) as tracker:
@@ -118,6 +129,8 @@ def export(
     from rapp.evaluation import artifact_folder
 
     source = artifact_folder(run)
+    if source == run and (run / "run.json").exists():
+        raise ArtifactError(run, "its training has not finished: run the same `rapp train` again")
     loaded = Artifact.load(source)
     write_artifact(out, loaded.card, {name: (source / name).read_bytes() for name in FILES})
     console().print(f"Exported {len(loaded.card.networks)} networks of {loaded.card.device}: [bold]{out}[/]")
@@ -161,8 +174,9 @@ def ui(
 
     if find_spec("mlflow") is None:
         raise MissingExtraError("MLflow", "train")
-    from rapp.training.tracking import tracking_uri
+    from rapp.training.tracking import quiet_environment, tracking_uri
 
+    quiet_environment()
     store = tracking_uri(tracking)
     console().print(f"http://127.0.0.1:{port} shows {store}; Ctrl-C ends it")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]

@@ -79,8 +79,9 @@ def load_training_set(
         knots: axes to use; None: those of the table. Given when only a part of the rows is trained on.
 
     Raises:
-        ConfigError: no rows, an unknown network, or rows of several devices, runtimes or precisions.
-        GraphError: a network without a graph.
+        ConfigError: no rows, an unknown network, one without points that were measured, or rows of
+            several devices, runtimes or precisions.
+        GraphError: a network without a graph, or with one that has no operator.
     """
     rows = table.ok()
     known = rows.networks()
@@ -96,12 +97,16 @@ def load_training_set(
     campaign = _campaign(rows)
     if knots is None:
         knots = Knots.around(rows.column("batch"), rows.column("sm_pct"), rows.column("quota_pct"))
+    points = {name: observations(rows, name, knots, campaign.credit) for name in names}
+    for name in names:
+        if not len(points[name]):
+            raise ConfigError(f"the profiles hold no measured point of {name}: leave it out with --holdout")
     graphs_by_name = {name: _graph(Path(graphs), name) for name in names}
     return TrainingSet(
         names,
         knots,
         {name: GraphFeatures.of(graph) for name, graph in graphs_by_name.items()},
-        {name: observations(rows, name, knots, campaign.credit) for name in names},
+        points,
         {name: graph.graph_hash for name, graph in graphs_by_name.items()},
         tuple(sorted({type_name(op) for graph in graphs_by_name.values() for op in graph.operators})),
         campaign,
@@ -133,7 +138,10 @@ def _graph(folder: Path, name: str) -> OperatorGraph:
             path,
             f"there is no graph for the network {name}; export it to this file, or leave the network out",
         )
-    return OperatorGraph.from_onnx(path)
+    graph = OperatorGraph.from_onnx(path)
+    if not graph.operators:
+        raise GraphError(path, f"has no operator that runs on a device: leave the network {name} out")
+    return graph
 
 
 def _campaign(rows: ProfileTable) -> Campaign:
