@@ -1,0 +1,207 @@
+"""Tables of docs/accuracy.md from what scripts/protocols.py wrote.
+
+    python scripts/protocol_tables.py out/protocols --write docs/accuracy.md --json models/figures.json
+
+Replaces what stands between the markers `<!-- tables:begin -->` and `<!-- tables:end -->`. Intervals are
+bootstrap intervals (95 %) over networks; without --write the tables go to the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapp.evaluation.scores import bootstrap_mean
+from rapp.fileio import atomic_path
+
+BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
+POINTS = ("0", "1", "3", "5", "8", "11")
+ABLATIONS = {
+    "ablation-rapp": "RaPP: DAG, law per operator",
+    "ablation-chain": "chain in visit order for the DAG",
+    "ablation-no-messages": "operators without edges",
+    "ablation-mlp-head": "plain MLP for a head",
+    "ablation-no-graph": "no graph at all",
+}
+Networks = dict[str, dict[str, Any]]
+
+
+def read(folder: Path, protocol: str) -> tuple[Networks, list[dict[str, Any]]]:
+    """All networks of a protocol's folds, and the folds."""
+    folds = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{protocol}-[0-9].json"))]
+    networks: Networks = {}
+    for fold in folds:
+        for name, scores in fold["networks"].items():
+            networks[name if name not in networks else f"{name} (fold {fold['fold']})"] = scores
+    return networks, folds
+
+
+def mean_with_interval(values: Iterable[float]) -> str:
+    """`5.12 (4.70 to 5.55)`: mean and its bootstrap interval."""
+    array = np.array(list(values))
+    low, high = bootstrap_mean(array, seed=0)
+    return f"{array.mean():.2f} ({low:.2f} to {high:.2f})"
+
+
+def column(networks: Networks, points: str, key: str) -> np.ndarray:
+    """One score of each network at K points."""
+    return np.array([scores["points"][points][key] for scores in networks.values()])
+
+
+def by_points(networks: Networks) -> list[str]:
+    """Rows K, mean and median over networks, 95th percentile, coverage, its 10th percentile, width."""
+    lines = [
+        "| K | mean over networks, % | median, % | p95, % | coverage, % | p10 network, % | width, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for k in [k for k in POINTS if k in next(iter(networks.values()))["points"]]:
+        error, cover = column(networks, k, "mape"), column(networks, k, "coverage")
+        width = column(networks, k, "width").mean()
+        lines.append(
+            f"| {k} | {mean_with_interval(error)} | {np.median(error):.2f} | {np.percentile(error, 95):.1f} "
+            f"| {mean_with_interval(cover)} | {np.percentile(cover, 10):.0f} | {width:.0f} |"
+        )
+    return lines
+
+
+def device(networks: Networks, key: str) -> list[float]:
+    """Error of device time of the networks that have device-bound points."""
+    return [float(scores[key]) for scores in networks.values() if scores.get(key) is not None]
+
+
+def rows(networks: Networks) -> tuple[float, str, str]:
+    """Error over all pooled rows, over networks, and coverage."""
+    pooled = np.concatenate([scores["points"]["known"]["ape"] for scores in networks.values()])
+    return (
+        float(pooled.mean()),
+        mean_with_interval(column(networks, "known", "mape")),
+        mean_with_interval(column(networks, "known", "coverage")),
+    )
+
+
+def tables(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The markdown between the markers, and the figures for the artifact's card."""
+    out: list[str] = []
+    figures: dict[str, Any] = {}
+    for protocol, title in (
+        ("unseen-network", "Unseen network, the fixed list of points"),
+        ("unseen-network-rule", "Unseen network, each point chosen by the rule"),
+        ("unseen-family", "Unseen family, the fixed list of points"),
+    ):
+        networks, folds = read(folder, protocol)
+        if not networks:
+            continue
+        seconds = [fold["train_seconds"] for fold in folds]
+        out += [
+            f"### {title}",
+            "",
+            f"{len(networks)} networks in {len(folds)} folds.",
+            "",
+            *by_points(networks),
+            "",
+        ]
+        worst = sorted(((s["points"]["11"]["mape"], n) for n, s in networks.items()), reverse=True)[:6]
+        out += ["Worst at K = 11: " + ", ".join(f"{name} {error:.1f} %" for error, name in worst) + ".", ""]
+        figures[protocol] = {
+            f"k{k}": {
+                "mape_mean": round(float(column(networks, k, "mape").mean()), 2),
+                "mape_median": round(float(np.median(column(networks, k, "mape"))), 2),
+                "coverage_90": round(float(column(networks, k, "coverage").mean()), 1),
+            }
+            for k in POINTS
+        }
+        if protocol != "unseen-network-rule":
+            figures[protocol]["device_time_mape_mean"] = round(
+                float(np.mean(device(networks, "device_mape"))), 2
+            )
+            figures[protocol]["train_seconds_median"] = round(float(np.median(seconds)), 1)
+    out += [
+        "### Device time at K = 0",
+        "",
+        "| protocol | points | networks | mean over networks, % | median, % |",
+    ]
+    out += ["|---|---|---|---|---|"]
+    for protocol in ("unseen-network", "unseen-family"):
+        networks, _ = read(folder, protocol)
+        for key, title in (
+            ("device_mape_floor_alone", "above 1.5 x the lowest latency"),
+            ("device_mape", "and hardly slower at quota 50 %"),
+        ):
+            found = device(networks, key) if networks else []
+            if found:
+                line = f"| {protocol} | {title} | {len(found)} | {mean_with_interval(found)} | {np.median(found):.2f} |"
+                out.append(line)
+    out += ["", "### Unseen configurations of known networks", ""]
+    out += ["| held out | rows, % | over networks, % | coverage, % |", "|---|---|---|---|"]
+    for protocol, titles in (
+        ("random-rows", ("random rows, seed 0", "random rows, seed 1", "random rows, seed 2")),
+        ("held-columns", ("SM 15, 35, 60, 85 %", "quota 30, 70 %", "batch 8")),
+    ):
+        pooled = []
+        for fold, title in enumerate(titles):
+            path = folder / f"{protocol}-{fold}.json"
+            if path.exists():
+                error, over, cover = rows(json.loads(path.read_text())["networks"])
+                pooled.append(error)
+                out.append(f"| {title} | {error:.2f} | {over} | {cover} |")
+        if protocol == "random-rows" and pooled:
+            figures["random-rows"] = {"mape_rows_mean_of_seeds": round(float(np.mean(pooled)), 2)}
+    out += ["", "### Ablation, unseen network, the same budget", ""]
+    out += [
+        "| encoder | device time, K = 0, % | K = 0, median % | K = 3, % | K = 11, % |",
+        "|---|---|---|---|---|",
+    ]
+    for protocol, title in ABLATIONS.items():
+        networks, _ = read(folder, protocol)
+        if networks:
+            found = device(networks, "device_mape")
+            scores = (
+                f"{np.mean(found):.1f} (median {np.median(found):.1f})",
+                f"{np.median(column(networks, '0', 'mape')):.1f}",
+                f"{column(networks, '3', 'mape').mean():.2f}",
+                f"{column(networks, '11', 'mape').mean():.2f}",
+            )
+            out.append(f"| {title} | {' | '.join(scores)} |")
+    networks, _ = read(folder, "ablation-no-prototypes")
+    if networks:
+        full, _ = read(folder, "unseen-network")
+        cells = [f"{column(n, k, 'mape').mean():.2f}" for n in (full, networks) for k in ("3", "11")]
+        out += [
+            "",
+            f"Host curves without prototypes (the full encoder): K = 3 {cells[2]} % for {cells[0]} %,",
+        ]
+        out += [f"K = 11 {cells[3]} % for {cells[1]} %."]
+    return "\n".join(out), figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="what scripts/protocols.py wrote")
+    parser.add_argument("--write", type=Path, help="document with the markers")
+    parser.add_argument("--json", type=Path, help="figures for the artifact's card")
+    options = parser.parse_args()
+    text, figures = tables(options.folder)
+    if not figures:
+        sys.exit(f"{options.folder} holds no finished protocol: run scripts/protocols.py first")
+    if options.json:
+        with atomic_path(options.json) as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    if not options.write:
+        print(text)
+        return
+    before, _, rest = options.write.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    with atomic_path(options.write) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
