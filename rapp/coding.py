@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from rapp.inference.posterior import Prior
 from rapp.inference.tables import Tables
 from rapp.runtime import cpu_session
 from rapp.types import FloatArray
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 
 class Encoder:
@@ -91,7 +88,7 @@ class Decoder:
         return {n: np.asarray(a, np.float64) for n, a in zip(self.OUTPUTS, answers, strict=True)}
 
 
-def _session(artifact: Artifact, file: str, model: bytes, threads: int) -> InferenceSession:
+def _session(artifact: Artifact, file: str, model: bytes, threads: int) -> Any:
     """A session whose inputs and outputs have the names of this format."""
     path, expected = artifact.folder / file, INPUTS_OUTPUTS[file]
     try:

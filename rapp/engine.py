@@ -48,7 +48,9 @@ class Engine:
         Raises:
             ConfigError: the artifact cannot answer for the kind.
         """
-        kind = self.default_quota_kind if quota_kind is None else QuotaKind(quota_kind)
+        kind = self.default_quota_kind if quota_kind is None else quota_kind
+        if kind not in tuple(QuotaKind):
+            raise ConfigError(f"quota_kind is {kind!r}: it is one of {', '.join(QuotaKind)}")
         if kind == QuotaKind.LAUNCH_GATE and kind not in self.card.quota_kinds:
             raise ConfigError(
                 f"{self.artifact.folder}: learned from gpu_time quotas, it cannot answer for launch_gate:"
