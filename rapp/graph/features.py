@@ -75,9 +75,15 @@ def unknown_types(graph: OperatorGraph) -> frozenset[str]:
     return frozenset(type_name(op) for op in graph.operators if type_name(op) not in OP_TYPES)
 
 
+# Old exporters write a residual's addition as a Sum of two tensors: the same kernel.
+ALIASES = {"Sum": "Add"}
+
+
 def type_name(operator: Operator) -> str:
     """The operator's type, with its domain in front where that is not ONNX's own."""
-    return f"{operator.domain}.{operator.op_type}" if operator.domain else operator.op_type
+    if operator.domain:
+        return f"{operator.domain}.{operator.op_type}"
+    return ALIASES.get(operator.op_type, operator.op_type)
 
 
 def _log(value: float) -> float:
