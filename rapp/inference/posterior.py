@@ -21,6 +21,9 @@ from rapp.types import FloatArray
 
 STUDENT_NU = 4.0
 TEMPERATURE = 0.5
+# The prior's own scale counts as much as this many points that surprise as expected. On networks left out
+# of training, deviations so scaled follow the size of the errors best (correlation 0.7 at 11 points).
+SURPRISE_POINTS = 2.0
 STEPS = 30
 # The first steps use a blunter maximum: with the final one a side that starts far below the other
 # has no slope, and could never be found to be the one that was measured.
@@ -102,6 +105,7 @@ class _Fit:
         log_device, log_host: that mean at the points.
         slope_device, slope_host: derivatives of the predicted log latency.
         matrix: covariance of the K log latencies under the linear law, noise included.
+        surprise: squared Mahalanobis distance of the points from what was expected; K if all is as learned.
     """
 
     weight_device: FloatArray
@@ -111,16 +115,21 @@ class _Fit:
     slope_device: FloatArray
     slope_host: FloatArray
     matrix: FloatArray
+    surprise: float
 
 
 def infer_curves(prior: Prior, structure: Structure, knots: Knots, points: Observations) -> Curves:
-    """The posterior of a network's curves given its measured points; with none, the prior."""
+    """The posterior of a network's curves given its measured points; with none, the prior.
+
+    The deviations are those of a Student-t process (Shah, Wilson, Ghahramani 2014): wider for a network
+    whose points surprise more than those of the training networks did, by `_Fit.surprise`.
+    """
     b, s, q = (index.ravel() for index in np.indices(knots.shape))
     seen = _posterior_at((b, s, q), prior, structure, knots, points)
     return Curves(
         seen.log_device.reshape(knots.shape)[..., 0],
         seen.log_host.reshape(knots.shape),
-        np.sqrt(np.maximum(seen.variance(), 1e-8)).reshape(knots.shape),
+        np.sqrt(seen.scale * np.maximum(seen.variance(), 1e-8)).reshape(knots.shape),
     )
 
 
@@ -199,7 +208,8 @@ def _laplace(
         other *= g_h
         matrix += other
         matrix[np.diag_indices_from(matrix)] += noise**2 / weight
-        alpha = np.linalg.solve(matrix, residual + g_d * (log_d - mean_d) + g_h * (log_h - mean_h))
+        expected = residual + g_d * (log_d - mean_d) + g_h * (log_h - mean_h)
+        alpha = np.linalg.solve(matrix, expected)
         if whole:
             v_d, v_h = g_d * alpha, g_h * alpha
             log_d, log_h = mean_d + k_d @ v_d, mean_h + k_h @ v_h
@@ -219,7 +229,7 @@ def _laplace(
         improved, current = current - reached, reached
         if improved < ENOUGH:
             break
-    return _Fit(v_d, v_h, log_d, log_h, g_d, g_h, matrix)
+    return _Fit(v_d, v_h, log_d, log_h, g_d, g_h, matrix, float(expected @ alpha))
 
 
 def _reweighted(
@@ -256,6 +266,8 @@ class _Seen:
         self, at: At, prior: Prior, host: _Host, cover: Covariance, fit: _Fit | None, points: Observations
     ) -> None:
         self._at, self._cover, self._shared = at, cover, host.shared
+        known = 0.0 if fit is None else fit.surprise
+        self.scale = (SURPRISE_POINTS + known) / (SURPRISE_POINTS + len(points))
         self.log_device, self.log_host = prior.log_device[at[0], at[1]], host.mean[at[2]]
         if fit is not None:
             to_device = cover.device(at, points.host_at)

@@ -110,6 +110,12 @@ class TestPoints:
         others = world.measured([one for one in every if one != (4, 5, 100)])
         assert np.abs(predicted(bent, others) - predicted(clean, others)).max() < 0.02
 
+    def test_surprising_points_widen_every_deviation(self, world: World) -> None:
+        expected = infer_curves(world.prior, world.structure, world.knots, world.measured(POINTS))
+        error = np.where(np.arange(len(POINTS)) % 2, 1.0, -1.0)
+        odd = infer_curves(world.prior, world.structure, world.knots, world.measured(POINTS, error=error))
+        assert np.median(odd.deviation / expected.deviation) > 1.2
+
     def test_a_quota_of_device_time_tells_the_device_time(self, world: World) -> None:
         points = world.measured([(1, 100, 30), (4, 20, 10)], gpu_time=True)
         curves = infer_curves(world.prior, world.structure, world.knots, points)
@@ -173,7 +179,10 @@ class TestCovariance:
         at = b[some], s[some], q[some]
         covariance = posterior_covariance(world.prior, world.structure, world.knots, points, at)
         curves = infer_curves(world.prior, world.structure, world.knots, points)
-        np.testing.assert_allclose(np.diag(covariance), curves.deviation[at] ** 2, atol=1e-8)
+        # One factor for the whole network: how much its points surprised, 1 without any.
+        scale = curves.deviation[at] ** 2 / np.diag(covariance)
+        np.testing.assert_allclose(scale, scale[0], rtol=1e-6)
+        assert count or scale[0] == pytest.approx(1.0)
         np.testing.assert_allclose(covariance, covariance.T, atol=1e-9)
         assert np.linalg.eigvalsh(covariance).min() > -1e-8
 
