@@ -135,8 +135,8 @@ def tables(folder: Path) -> tuple[str, dict[str, Any]]:
         ):
             found = device(networks, key) if networks else []
             if found:
-                line = f"| {protocol} | {title} | {len(found)} | {mean_with_interval(found)} | {np.median(found):.2f} |"
-                out.append(line)
+                error = f"{mean_with_interval(found)} | {np.median(found):.2f}"
+                out.append(f"| {protocol} | {title} | {len(found)} | {error} |")
     out += ["", "### Unseen configurations of known networks", ""]
     out += ["| held out | rows, % | over networks, % | coverage, % |", "|---|---|---|---|"]
     for protocol, titles in (

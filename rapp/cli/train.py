@@ -58,7 +58,7 @@ def train(
         ),
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Fine-tune the encoder of this run.", show_default=False)
+        Path | None, typer.Option(help="Fine-tune the encoder of this run or artifact.", show_default=False)
     ] = None,
     license_id: Annotated[str, typer.Option("--license", help="SPDX licence of the profiles.")] = "unknown",
     threads: Annotated[int, typer.Option(min=0, help="Threads of torch; 0: all cores.")] = 0,

@@ -180,7 +180,7 @@ def fit_encoder(
     rows = _Rows(data, fits)
     if start is not None:
         _adopt(encoder, start)
-    elif settings.variant != "mlp-head":
+    if settings.variant != "mlp-head":
         _set_scale(encoder, batch, rows)
     optimizer = torch.optim.AdamW(
         encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from rapp.artifact import Artifact
 from rapp.errors import ArtifactError, ConfigError, RappError
 from rapp.fileio import atomic_path
 from rapp.training.checkpoint import finished_weights
@@ -35,7 +36,7 @@ class RunSettings:
     Args:
         members: encoders of the ensemble.
         license_id: SPDX identifier of the profiles' licence, for the card.
-        init: another run to start from (fine-tuning).
+        init: another run, or an artifact, to start from (fine-tuning).
     """
 
     encoder: EncoderSettings
@@ -84,17 +85,37 @@ def train_run(
 
 
 def initial_weights(source: Path) -> Mapping[str, torch.Tensor]:
-    """The first encoder's weights of another run.
+    """The first encoder's weights of another run, or of an artifact.
 
     Raises:
-        ArtifactError: `source` is no run folder with a finished encoder, or its checkpoint is damaged.
+        ArtifactError: `source` is neither a run with a finished encoder nor an artifact.
     """
     checkpoint = source / "state" / "encoder-0.pt"
-    if not checkpoint.is_file():
+    if checkpoint.is_file():
+        return finished_weights(checkpoint)
+    if not (source / "encoder.onnx").is_file():
         raise ArtifactError(
-            source, "holds no finished encoder (state/encoder-0.pt): name the folder of a run of `rapp train`"
+            source, "is neither an artifact nor a run with a finished encoder: name a folder of one of these"
         )
-    return finished_weights(checkpoint)
+    return _exported_weights(Artifact.load(source).encoder)
+
+
+def _exported_weights(encoder: bytes) -> Mapping[str, torch.Tensor]:
+    """Weights by name from `encoder.onnx`, whose initializers keep the names of torch's parameters.
+
+    The export merges equal tensors under one name and folds scalars: two biases of the law that have
+    always moved together, and its scale, which a training sets anew for its device.
+    """
+    import onnx
+
+    first = "members.0."
+    weights = {
+        tensor.name.removeprefix(first): torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+        for tensor in onnx.load_from_string(encoder).graph.initializer
+        if tensor.name.startswith(first)
+    }
+    weights.setdefault("device_law.read.2.bias", weights["device_law.offset"])
+    return weights
 
 
 def recorded_steps(folder: Path) -> int | None:
