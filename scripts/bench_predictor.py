@@ -1,6 +1,6 @@
 """How fast an artifact answers, on one thread.
 
-    python scripts/bench_predictor.py [--artifact models/v100] [--json out/bench_predictor.json]
+    python scripts/bench_predictor.py [--artifact models/v100] [--json out/bench.json] [--write README.md]
 
 Wall time. The machine should be idle: the load is printed, and beside each median the fastest run. Questions
 are timed after a warm-up. Loading is timed in fresh processes, whose imports count and whose interpreter
@@ -190,6 +190,24 @@ def show(figures: list[Figure], about: dict[str, object]) -> None:
     out.print(shown)
 
 
+def write_table(page: Path, figures: list[Figure], about: dict[str, object]) -> None:
+    """Put the table between the markers of a page."""
+    rows = ["| wall time, ms | median | fastest | runs | goal |", "|---|--:|--:|--:|--:|"]
+    for one in figures:
+        goal = "" if one.goal_ms is None else f"{one.goal_ms:,.0f}, {'met' if one.met else 'missed'}"
+        rows.append(f"| {one.what} | {_ms(one.median_ms)} | {_ms(one.fastest_ms)} | {one.runs} | {goal} |")
+    where = f"{about['cpu']}, load {about['load_1min']} on {about['cores']} cores before the start"
+    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "numpy", "onnxruntime"))
+    text = page.read_text("utf-8")
+    head, begin, rest = text.partition("<!-- speed:begin -->")
+    _, end, tail = rest.partition("<!-- speed:end -->")
+    if not (begin and end):
+        raise RappError(f"{page}: has no markers <!-- speed:begin --> and <!-- speed:end -->")
+    table = "\n".join([*rows, "", f"{where}; {versions}."])
+    with atomic_path(page) as temporary:
+        temporary.write_text(f"{head}{begin}\n{table}\n{end}{tail}", "utf-8")
+
+
 def _ms(value: float) -> str:
     return f"{value:,.3f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
@@ -200,6 +218,7 @@ def main() -> None:
     )
     parser.add_argument("--artifact", type=Path, default=Path("models/v100"), help="the predictor")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--write", type=Path, help="put the table between the markers of this page")
     options = parser.parse_args()
     if any(os.environ.get(name) != "1" for name in ONE_THREAD):
         # BLAS reads them when numpy loads, which it has.
@@ -207,21 +226,23 @@ def main() -> None:
     about = machine()
     try:
         figures = [*questions(options.artifact), *fresh(options.artifact, 5)]
+        show(figures, about)
+        if options.json:
+            content = {
+                "version": 1,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": about,
+                "figures": [asdict(one) | {"met": one.met} for one in figures],
+            }
+            with atomic_path(options.json) as temporary:
+                temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        if options.write:
+            write_table(options.write, figures, about)
     except RappError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    show(figures, about)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "version": 1,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": about,
-            "figures": [asdict(one) | {"met": one.met} for one in figures],
-        }
-        with atomic_path(options.json) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        console().print(f"written: {options.json}", markup=False, soft_wrap=True)
+    for written in filter(None, (options.json, options.write)):
+        console().print(f"written: {written}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
