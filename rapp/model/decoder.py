@@ -48,19 +48,38 @@ class Decoder(nn.Module):
         credit_ms: Tensor,
         interval_factor: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        at_batch, over_batch = _weights(self.batch, batch.log())
-        at_sm, over_sm = _weights(self.sm_pct, sm_pct.log())
-        at_quota, over_quota = _weights(self.quota_pct, quota_pct.log())
-        at = (at_batch[:, :, None] * at_sm[:, None, :]).flatten(1)
-        quotas = log_latency.shape[2]
+        low_batch, to_batch, over_batch = _place(self.batch, batch.log())
+        low_sm, to_sm, over_sm = _place(self.sm_pct, sm_pct.log())
+        low_quota, to_quota, over_quota = _place(self.quota_pct, quota_pct.log())
+        batches, partitions, quotas = log_latency.shape
+        rows = (
+            log_latency.view(-1, quotas),
+            deviation.view(-1, quotas),
+            log_device.view(-1, 1),
+            log_host.view(-1, 1),
+        )
+        table = torch.cat(rows, dim=1)
 
-        device = at @ log_device.flatten() + over_batch - over_sm
-        host = at @ log_host.flatten()
-        gated = ((at @ log_latency.view(-1, quotas)) * at_quota).sum(dim=1)
+        def read(b: Tensor, s: Tensor) -> Tensor:
+            return table[b.clamp(max=batches - 1) * partitions + s.clamp(max=partitions - 1)]
+
+        # The four knots around each configuration: gathering them is faster than a product with weights.
+        to_b, to_s = to_batch[:, None], to_sm[:, None]
+        below = (1 - to_s) * read(low_batch, low_sm) + to_s * read(low_batch, low_sm + 1)
+        above = (1 - to_s) * read(low_batch + 1, low_sm) + to_s * read(low_batch + 1, low_sm + 1)
+        values = (1 - to_b) * below + to_b * above
+
+        def at_quota(curve: Tensor) -> Tensor:
+            here = curve.gather(1, low_quota[:, None])[:, 0]
+            after = curve.gather(1, (low_quota + 1).clamp(max=quotas - 1)[:, None])[:, 0]
+            return (1 - to_quota) * here + to_quota * after
+
+        device = values[:, 2 * quotas] + over_batch - over_sm
+        host = values[:, 2 * quotas + 1]
+        gated, gated_spread = at_quota(values[:, :quotas]), at_quota(values[:, quotas : 2 * quotas])
+        spread = values[:, 2 * quotas - 1]
         # Beyond the knots: a gate's latency grows with 1 / quota, and none is below its device time.
         gated = torch.maximum(gated - over_quota, device - BELOW * (over_batch - over_sm <= 0))
-        spread = at @ deviation.view(-1, quotas)
-        gated_spread = (spread * at_quota).sum(dim=1)
 
         pace = _soft_maximum(device, host)
         time = device.exp()
@@ -68,21 +87,20 @@ class Decoder(nn.Module):
         limited = _soft_maximum(pace, owed.log())
 
         log_mean = torch.where(gpu_time > 0.5, limited, gated)
-        half = interval_factor * torch.where(gpu_time > 0.5, spread[:, -1], gated_spread)
+        half = interval_factor * torch.where(gpu_time > 0.5, spread, gated_spread)
         return log_mean.exp(), (log_mean - half).exp(), (log_mean + half).exp(), time, host.exp()
 
 
-def _weights(axis: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (N, K) of linear interpolation on the ascending knots (K,), and how far beyond them (N,)."""
+def _place(axis: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where values (N,) stand on the ascending knots (K,): the knot below, the share of the way to the next
+    in [0, 1], and how far beyond the knots; each (N,)."""
     inside = torch.minimum(torch.maximum(value, axis[:1]), axis[-1:])
-    over = value - inside
+    # The knots passed, without the last: there the way to it is gone fully instead.
+    low = (inside[:, None] >= axis[None, 1:-1]).sum(dim=1)
     if axis.shape[0] == 1:
-        return torch.ones_like(value)[:, None], over
-    step = axis[1:] - axis[:-1]
-    passed = ((inside[:, None] - axis[None, :-1]) / step).clamp(0.0, 1.0)
-    ones = torch.ones_like(passed[:, :1])
-    # Interval j is passed fully, partly or not: knot j holds what came in and did not move on.
-    return torch.cat([ones, passed], dim=1) - torch.cat([passed, torch.zeros_like(ones)], dim=1), over
+        return low, torch.zeros_like(value), value - inside
+    start = axis[low]
+    return low, ((inside - start) / (axis[low + 1] - start)).clamp(0.0, 1.0), value - inside
 
 
 def _soft_maximum(a: Tensor, b: Tensor) -> Tensor:

@@ -79,8 +79,8 @@ def load_training_set(
         knots: axes to use; None: those of the table. Given when only a part of the rows is trained on.
 
     Raises:
-        ConfigError: no rows, an unknown network, one without points that were measured, or rows of
-            several devices, runtimes or precisions.
+        ConfigError: no rows, an unknown network, or rows of several devices, runtimes or precisions.
+        ProfileError: a network without points that were measured.
         GraphError: a network without a graph, or with one that has no operator.
     """
     rows = table.ok()
@@ -98,9 +98,6 @@ def load_training_set(
     if knots is None:
         knots = Knots.around(rows.column("batch"), rows.column("sm_pct"), rows.column("quota_pct"))
     points = {name: observations(rows, name, knots, campaign.credit) for name in names}
-    for name in names:
-        if not len(points[name]):
-            raise ConfigError(f"the profiles hold no measured point of {name}: leave it out with --holdout")
     graphs_by_name = {name: _graph(Path(graphs), name) for name in names}
     return TrainingSet(
         names,
