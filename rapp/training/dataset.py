@@ -79,8 +79,8 @@ def load_training_set(
         knots: axes to use; None: those of the table. Given when only a part of the rows is trained on.
 
     Raises:
-        ConfigError: no rows, an unknown network, or rows of several devices, runtimes or precisions.
-        ProfileError: a network without points that were measured.
+        ConfigError: no rows, an unknown network, one without points that were measured, or rows of
+            several devices, runtimes or precisions.
         GraphError: a network without a graph, or with one that has no operator.
     """
     rows = table.ok()
