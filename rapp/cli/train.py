@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rapp.cli.tables import console
-from rapp.errors import ArtifactError, ConfigError, MissingExtraError
+from rapp.errors import ConfigError, DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from rapp.training.dataset import TrainingSet
@@ -75,18 +76,14 @@ def train(
     same command runs again.
     """
     _need_extra()
-    import os
-
-    import torch
-
     from rapp.cli.progress import stages
     from rapp.evaluation.source import near
     from rapp.profiles import ProfileTable, Split
     from rapp.training.dataset import load_training_set
     from rapp.training.encoder_fit import EncoderSettings
-    from rapp.training.run import RunSettings, recorded_steps, train_run
+    from rapp.training.run import RunSettings, recorded_steps, train_run, use_threads
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    use_threads(threads)
     table = ProfileTable.read(profiles).ok()
     if split is not None:
         table = table.where(Split.load(split).select(table, fold)[0])
@@ -123,17 +120,31 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run of `rapp train`.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of the artifact.", show_default=False)],
+    figures: Annotated[
+        Path | None, typer.Option(help="JSON of protocol figures, for the card.", show_default=False)
+    ] = None,
 ) -> None:
     """Copy the artifact of a finished run to its place, verified."""
     from rapp.artifact import FILES, Artifact, write_artifact
     from rapp.evaluation import artifact_folder
 
     source = artifact_folder(run)
-    if source == run and (run / "run.json").exists():
-        raise ArtifactError(run, "its training has not finished: run the same `rapp train` again")
     loaded = Artifact.load(source)
-    write_artifact(out, loaded.card, {name: (source / name).read_bytes() for name in FILES})
-    console().print(f"Exported {len(loaded.card.networks)} networks of {loaded.card.device}: [bold]{out}[/]")
+    card = loaded.card
+    if figures is not None:
+        card = card.model_copy(update={"figures": _json_object(figures)})
+    write_artifact(out, card, {name: (source / name).read_bytes() for name in FILES})
+    console().print(f"Exported {len(card.networks)} networks of {card.device}: [bold]{out}[/]")
+
+
+def _json_object(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(path, "is no JSON object of figures")
+    return content
 
 
 def tune(

@@ -19,6 +19,9 @@ BELOW = 99.0
 class Decoder(nn.Module):
     """Reads tables at N configurations.
 
+    It computes in float64, though it takes and gives float32: rounded once at the end, an answer neither
+    depends on how many others are asked for with it, nor grows with the quota by a last bit.
+
     Shapes:
         log_latency (B, S, Q), log_device (B, S), log_host (B, S), deviation (B, S, Q);
         batch, sm_pct, quota_pct, gpu_time (N,); credit_ms, interval_factor ()
@@ -32,8 +35,7 @@ class Decoder(nn.Module):
     def __init__(self, knots: Knots) -> None:
         super().__init__()
         for name in ("batch", "sm_pct", "quota_pct"):
-            axis = torch.tensor(getattr(knots, name), dtype=torch.float64).log().float()
-            self.register_buffer(name, axis)
+            self.register_buffer(name, torch.tensor(getattr(knots, name), dtype=torch.float64).log())
 
     def forward(
         self,
@@ -48,59 +50,66 @@ class Decoder(nn.Module):
         credit_ms: Tensor,
         interval_factor: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        low_batch, to_batch, over_batch = _place(self.batch, batch.log())
-        low_sm, to_sm, over_sm = _place(self.sm_pct, sm_pct.log())
-        low_quota, to_quota, over_quota = _place(self.quota_pct, quota_pct.log())
-        batches, partitions, quotas = log_latency.shape
-        rows = (
-            log_latency.view(-1, quotas),
-            deviation.view(-1, quotas),
-            log_device.view(-1, 1),
-            log_host.view(-1, 1),
-        )
-        table = torch.cat(rows, dim=1)
+        batch, sm_pct, quota_pct = batch.double(), sm_pct.double(), quota_pct.double()
+        low_b, high_b, at_b, over_b = _place(self.batch, batch.log())
+        low_s, high_s, at_s, over_s = _place(self.sm_pct, sm_pct.log())
+        low_q, high_q, at_q, over_q = _place(self.quota_pct, quota_pct.log())
 
-        def read(b: Tensor, s: Tensor) -> Tensor:
-            return table[b.clamp(max=batches - 1) * partitions + s.clamp(max=partitions - 1)]
-
-        # The four knots around each configuration: gathering them is faster than a product with weights.
-        to_b, to_s = to_batch[:, None], to_sm[:, None]
-        below = (1 - to_s) * read(low_batch, low_sm) + to_s * read(low_batch, low_sm + 1)
-        above = (1 - to_s) * read(low_batch + 1, low_sm) + to_s * read(low_batch + 1, low_sm + 1)
-        values = (1 - to_b) * below + to_b * above
-
-        def at_quota(curve: Tensor) -> Tensor:
-            here = curve.gather(1, low_quota[:, None])[:, 0]
-            after = curve.gather(1, (low_quota + 1).clamp(max=quotas - 1)[:, None])[:, 0]
-            return (1 - to_quota) * here + to_quota * after
-
-        device = values[:, 2 * quotas] + over_batch - over_sm
-        host = values[:, 2 * quotas + 1]
-        gated, gated_spread = at_quota(values[:, :quotas]), at_quota(values[:, quotas : 2 * quotas])
-        spread = values[:, 2 * quotas - 1]
+        # One row for each pair of batch and SM knots: D, H, then latency and deviation over the quota.
+        tables = torch.cat([log_device[..., None], log_host[..., None], log_latency, deviation], dim=2)
+        rows = tables.double().flatten(0, 1)
+        width, quotas = self.sm_pct.shape[0], self.quota_pct.shape[0]
+        sides = [
+            _between(
+                torch.index_select(rows, 0, index * width + low_s),
+                torch.index_select(rows, 0, index * width + high_s),
+                at_s[:, None],
+            )
+            for index in (low_b, high_b)
+        ]
+        row = _between(sides[0], sides[1], at_b[:, None])
+        device, host = row[:, 0] + over_b - over_s, row[:, 1]
+        columns = torch.stack([low_q, high_q, low_q + quotas, high_q + quotas], dim=1) + 2
+        ends = torch.gather(row, 1, columns)
+        gated = _between(ends[:, 0], ends[:, 1], at_q)
         # Beyond the knots: a gate's latency grows with 1 / quota, and none is below its device time.
-        gated = torch.maximum(gated - over_quota, device - BELOW * (over_batch - over_sm <= 0))
+        gated = torch.maximum(gated - over_q, device - BELOW * (over_b - over_s <= 0))
 
         pace = _soft_maximum(device, host)
         time = device.exp()
         owed = torch.maximum(time * 100 / quota_pct - credit_ms, 1e-3 * time)
         limited = _soft_maximum(pace, owed.log())
 
-        log_mean = torch.where(gpu_time > 0.5, limited, gated)
-        half = interval_factor * torch.where(gpu_time > 0.5, spread, gated_spread)
-        return log_mean.exp(), (log_mean - half).exp(), (log_mean + half).exp(), time, host.exp()
+        limits_device = gpu_time > 0.5
+        log_mean = torch.where(limits_device, limited, gated)
+        spread = torch.where(limits_device, row[:, -1], _between(ends[:, 2], ends[:, 3], at_q))
+        half = interval_factor * spread
+        return (
+            log_mean.exp().float(),
+            (log_mean - half).exp().float(),
+            (log_mean + half).exp().float(),
+            time.float(),
+            host.exp().float(),
+        )
 
 
-def _place(axis: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where values (N,) stand on the ascending knots (K,): the knot below, the share of the way to the next
-    in [0, 1], and how far beyond the knots; each (N,)."""
+def _place(axis: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where values (N,) lie on the ascending knots `axis` (K,), each (N,).
+
+    Returns:
+        The knots below and above, the share of the way between them, and the distance beyond the last knot.
+    """
     inside = torch.minimum(torch.maximum(value, axis[:1]), axis[-1:])
-    # The knots passed, without the last: there the way to it is gone fully instead.
-    low = (inside[:, None] >= axis[None, 1:-1]).sum(dim=1)
-    if axis.shape[0] == 1:
-        return low, torch.zeros_like(value), value - inside
-    start = axis[low]
-    return low, ((inside - start) / (axis[low + 1] - start)).clamp(0.0, 1.0), value - inside
+    low = (inside[:, None] >= axis[None, 1:-1]).to(torch.int64).sum(dim=1)
+    high = torch.clamp(low + 1, max=axis.shape[0] - 1)
+    start, end = torch.index_select(axis, 0, low), torch.index_select(axis, 0, high)
+    share = (inside - start) / torch.clamp(end - start, min=1e-9)
+    return low, high, share, value - inside
+
+
+def _between(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Linear interpolation that is exact where both ends are equal."""
+    return start + share * (end - start)
 
 
 def _soft_maximum(a: Tensor, b: Tensor) -> Tensor:

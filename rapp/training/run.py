@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class RunSettings:
             "seed": self.seed, "members": self.members, "license": self.license_id,
             "init": str(self.init) if self.init else None, **settings_dict(self.encoder),
         }  # fmt: skip
+
+
+def use_threads(count: int) -> None:
+    """Let torch use so many threads; 0: all cores of the machine."""
+    torch.set_num_threads(count or os.cpu_count() or 1)
 
 
 def train_run(
@@ -181,11 +187,11 @@ def _locked(folder: Path) -> Iterator[None]:
 def _history(path: Path) -> Iterator[Any]:
     """Append one line a step; a step that was done before a kill may stand twice, the last one counts."""
     try:
-        new = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
-            if new:
+            if not path.stat().st_size:  # also where a kill came before the first line
                 writer.writerow(("stage", "step", "loss"))
+                file.flush()
 
             def record(stage: str, step: int, loss: float) -> None:
                 if loss == loss:
