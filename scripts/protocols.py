@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from rapp.fileio import atomic_path
+from rapp.model.encoder import Variant
 from rapp.profiles import ProfileTable, Split, import_has_gpu
 from rapp.training.dataset import load_training_set
 from rapp.training.encoder_fit import EncoderSettings
@@ -30,8 +31,9 @@ from rapp.training.pipeline import train_model
 
 ROOT = Path(__file__).parent.parent
 POINTS = (0, 1, 3, 5, 8, 11)
-# The same budget for each variant: four encoders of 80 steps, on the first half of the folds.
-VARIANTS = ("rapp", "chain", "no-messages", "mlp-head", "no-graph")
+# The same budget for each variant: four encoders of 80 steps, on the first folds.
+ABLATION_FOLDS = (0, 1, 2)
+VARIANTS: tuple[Variant, ...] = ("rapp", "chain", "no-messages", "mlp-head", "no-graph")
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,15 @@ def jobs() -> list[Job]:
     listed = [Job("unseen-network", "unseen-network", f, full, 4) for f in range(8)]
     listed += [Job("random-rows", "random-rows", f, known, 2) for f in range(3)]
     listed += [Job("unseen-family", "unseen-family", f, full, 4) for f in range(8)]
-    listed += [Job("held-columns", "held-columns", f, known, 2) for f in range(3)]
+    for fold in ABLATION_FOLDS:
+        for variant in VARIANTS:
+            short = EncoderSettings(steps=80, variant=variant)
+            listed.append(Job(f"ablation-{variant}", "unseen-network", fold, short, 4))
     listed += [Job("unseen-network-rule", "unseen-network", f, full, 4, rule=True) for f in range(8)]
     listed += [
         Job("ablation-no-prototypes", "unseen-network", f, full, 4, prototypes=False) for f in range(8)
     ]
-    for variant in VARIANTS:
-        short = EncoderSettings(steps=80, variant=variant)  # type: ignore[arg-type]
-        listed += [Job(f"ablation-{variant}", "unseen-network", f, short, 4) for f in range(4)]
+    listed += [Job("held-columns", "held-columns", f, known, 2) for f in range(3)]
     return listed
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from rapp.report.axis import Axis, number
 from rapp.types import FloatArray
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
 """Margins for ticks and labels, in user units."""
 
 COLOURS = """
