@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rapp.cli.tables import console
-from rapp.errors import ConfigError, DataError, MissingExtraError
+from rapp.errors import ArtifactError, ConfigError, DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from rapp.training.dataset import TrainingSet
@@ -129,6 +129,8 @@ def export(
     from rapp.evaluation import artifact_folder
 
     source = artifact_folder(run)
+    if source == run and (run / "run.json").exists():
+        raise ArtifactError(run, "its training has not finished: run the same `rapp train` again")
     loaded = Artifact.load(source)
     card = loaded.card
     if figures is not None:
