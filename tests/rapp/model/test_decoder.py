@@ -78,7 +78,7 @@ def test_between_knots_logarithms_are_interpolated(gpu_time: bool) -> None:
             mean = float(log_latency(*arrays, np.array([True]), credit)[0][0])
         half = factor * interpolated(tables.deviation, *three)
         wanted = np.exp([mean, mean - half, mean + half, device, host])
-        np.testing.assert_allclose([found[name][i] for name in NAMES], wanted, rtol=3e-5)
+        np.testing.assert_allclose([found[name][i] for name in NAMES], wanted, rtol=1e-6)
 
 
 def test_knots_are_exact() -> None:
@@ -116,7 +116,7 @@ def test_a_quota_of_device_time_is_the_token_bucket_of_rapp_inference() -> None:
         found = decode(tables, configs, True, credit)
         device, host = np.log(found["device_ms"]), np.log(found["host_ms"])
         wanted, _, _ = log_latency(device, host, configs[:, 2] / 100, np.ones(200, bool), credit)
-        np.testing.assert_allclose(found["mean_ms"], np.exp(wanted), rtol=2e-5)
+        np.testing.assert_allclose(found["mean_ms"], np.exp(wanted), rtol=1e-6)
         # In the limit: the slower of D and H, or the debt D / q less what was saved.
         pace = np.maximum(found["device_ms"], found["host_ms"])
         hard = np.maximum(pace, found["device_ms"] * 100 / configs[:, 2] - credit)
@@ -132,7 +132,7 @@ def test_a_quota_of_all_is_none_for_either_kind() -> None:
     for kind in (False, True):
         # With a credit: D that is paid as it is spent would meet D itself in the soft maximum.
         found = decode(tables, configs, kind, credit=1e6)
-        np.testing.assert_allclose(np.log(found["mean_ms"]), pace, atol=2e-5)
+        np.testing.assert_allclose(np.log(found["mean_ms"]), pace, atol=1e-6)
 
 
 def test_kinds_may_be_mixed_in_one_question() -> None:
@@ -159,7 +159,7 @@ def test_more_quota_is_never_slower_and_the_interval_holds_the_mean(
     configs = np.array([(batch, sm, quota) for quota in sorted(quotas)])
     for gpu_time in (False, True):
         found = decode(tables_of(seed), configs, gpu_time, credit)
-        assert (found["mean_ms"][1:] <= found["mean_ms"][:-1] * (1 + 1e-5)).all(), gpu_time
+        assert (np.diff(found["mean_ms"]) <= 0).all(), gpu_time  # not even by a last bit
         assert (found["low_ms"] < found["mean_ms"]).all()
         assert (found["mean_ms"] < found["high_ms"]).all()
         if gpu_time:
