@@ -12,7 +12,7 @@ import torch
 
 from rapp.graph.features import GraphFeatures
 from rapp.knots import Knots
-from rapp.model.encoder import Encoder, HostCurve, Neighbours, Variant
+from rapp.model.encoder import Block, Encoder, HostCurve, Neighbours, Variant
 from rapp.model.ensemble import EncoderEnsemble
 from rapp.training.encoder_fit import GraphBatch
 
@@ -59,6 +59,24 @@ def test_neighbours_are_averaged_along_the_edges(flow: str) -> None:
         seen = x[origin[goal == node]]
         wanted = seen.mean(axis=0) if len(seen) else np.zeros(3)
         np.testing.assert_allclose(found[node], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_an_operator_hears_of_its_producers_and_of_its_consumers() -> None:
+    torch.manual_seed(0)
+    block, x, edges = Block(4), torch.randn(3, 4), torch.tensor([[0], [1]])  # 0 produces for 1; 2 is alone
+    with torch.no_grad():
+        before = block(x, edges)
+        for changed, hearing in (
+            (0, [True, True, False]),
+            (1, [True, True, False]),
+            (2, [False, False, True]),
+        ):
+            other = x.clone()
+            other[changed] += 1
+            after = block(other, edges)
+            assert [not torch.equal(a, b) for a, b in zip(after, before, strict=True)] == hearing
+        # From a producer it hears otherwise than from a consumer.
+        assert not torch.allclose(block(x, edges.flip(0)), before)
 
 
 def test_the_host_curve_never_rises_with_the_quota() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import pickle
@@ -117,10 +116,9 @@ def test_a_finished_training_is_not_done_again(
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(data: TrainingSet, tmp_path: Path) -> None:
-    with (tmp_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a lock of another open file, as another process would hold
-        with pytest.raises(RappError, match="another process is training there") as caught:
-            train_run(data, SETTINGS, tmp_path)
+    # Locks of two open files exclude each other, within one process as between two.
+    with run._locked(tmp_path), pytest.raises(RappError, match="another process is training") as caught:
+        train_run(data, SETTINGS, tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run.json").exists()
     train_run(data, replace(SETTINGS, encoder=replace(SETTINGS.encoder, steps=1)), tmp_path)
