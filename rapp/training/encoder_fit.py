@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rapp.errors import ConfigError
 from rapp.graph.features import COSTS, WIDTH, GraphFeatures
 from rapp.inference.law import SHARPNESS
 from rapp.inference.posterior import Curves, Prior
@@ -173,12 +174,17 @@ def fit_encoder(
         checkpoint: file to resume from and to write to (whole or not at all).
         start: weights to begin with (fine-tuning).
         progress: called with the step and its loss.
+
+    Raises:
+        ArtifactError: the checkpoint cannot be used.
+        ConfigError: `start` is of an encoder of another shape.
     """
     torch.manual_seed(seed)
     encoder = Encoder(trained_knots(data.knots), settings.hidden, settings.layers, settings.variant)
     batch = GraphBatch.of([data.features[name] for name in data.names], settings.variant)
     rows = _Rows(data, fits)
     if start is not None:
+        _check_start(encoder, start)
         _adopt(encoder, start)
     if settings.variant != "mlp-head":
         _set_scale(encoder, batch, rows)
@@ -234,6 +240,24 @@ def _adopt(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     own = encoder.state_dict()
     own.update({k: v for k, v in weights.items() if k in own and own[k].shape == v.shape and not _is_axis(k)})
     encoder.load_state_dict(own)
+
+
+def _check_start(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
+    """A start that leaves most weights as they are would be none, and nobody would notice."""
+    own = encoder.state_dict()
+    # These depend on the axes of the profiles, or are set anew.
+    free = ("device_law.batch", "device_law.sm", "device_law.scale", "host_curve.read.2.")
+    other = [
+        name
+        for name, value in own.items()
+        if not name.startswith(free) and (name not in weights or weights[name].shape != value.shape)
+    ]
+    other += [name for name in weights if name.startswith("blocks.") and name not in own]
+    if other:
+        raise ConfigError(
+            f"the encoder to start from is another one than these settings make ({other[0]} differs):"
+            " start from one of the same width and number of layers"
+        )
 
 
 def _is_axis(name: str) -> bool:

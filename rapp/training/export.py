@@ -33,6 +33,10 @@ GATE_LIMIT = (
     "The profiles' quota gates launches. Answers for a quota of device time follow from device and host"
     " time by the law of a token bucket; no measurement of this device has checked them."
 )
+ONE_ENCODER_LIMIT = (
+    "The ensemble has one encoder, which has seen every network of the training: intervals of other networks"
+    " are narrower than 90 % needs."
+)
 
 
 def export_model(
@@ -83,7 +87,7 @@ def export_model(
         interval_factors=dict(model.interval_factors),
         noise=model.structure.noise,
         figures=figures or {},
-        limits=[*LIMITS, *((GATE_LIMIT,) if "launch_gate" in campaign.quota_kinds else ()), *limits],
+        limits=[*LIMITS, *_limits(model), *limits],
         license=license_id,
     )
     files = {
@@ -93,6 +97,13 @@ def export_model(
         "networks.npz": _known(model).to_bytes(),
     }
     return write_artifact(folder, card, files)
+
+
+def _limits(model: TrainedModel) -> list[str]:
+    """What holds of this model and not of every one."""
+    kinds = model.data.campaign.quota_kinds
+    found = [GATE_LIMIT] if "launch_gate" in kinds and "gpu_time" not in kinds else []
+    return [*found, ONE_ENCODER_LIMIT] if len(model.encoders) == 1 else found
 
 
 def _known(model: TrainedModel) -> NetworkTables:

@@ -121,6 +121,8 @@ def test_a_training_ends_with_a_predictor_that_answers(trained: tuple[Path, str,
     assert [network.name for network in card.networks] == ["alexnet", "resnet18", "vgg11"]
     assert (card.device, card.license, card.rows, card.seed) == ("made up", "CC0-1.0", 72, 0)
     assert card.quota_kinds == [QuotaKind.LAUNCH_GATE]
+    assert any("one encoder" in limit for limit in card.limits)
+    assert any("no measurement of this device has checked them" in limit for limit in card.limits)
     known = predictor.network(given.graphs / "vgg11.onnx")
     assert known.known
     errors = [known.latency(c).mean_ms / MODELS["vgg11"].latency(c).mean_ms - 1 for c in GRID]

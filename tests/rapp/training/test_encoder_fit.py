@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rapp.errors import ArtifactError
+from rapp.errors import ArtifactError, ConfigError
 from rapp.inference.posterior import Curves
 from rapp.knots import Knots
 from rapp.model.encoder import Encoder, Variant
@@ -202,6 +202,17 @@ def test_axes_of_another_training_are_not_taken_over(gated: TrainingSet, fits: d
     assert torch.equal(tuned.device_law.sm, source.device_law.sm)
     assert torch.equal(tuned.device_law.batch, source.device_law.batch)
     torch.testing.assert_close(tuned.embed.weight, source.embed.weight)
+
+
+@pytest.mark.parametrize("change", [{"hidden": 8}, {"layers": 1}, {"layers": 3}])
+def test_a_start_from_another_encoder_is_refused(
+    gated: TrainingSet, fits: dict[str, Curves], change: dict[str, int]
+) -> None:
+    """Taking over what happens to fit would be a start from nothing that looks like one from something."""
+    data, settings = gated.only(["alexnet"]), replace(SHORT, steps=1)
+    start = weights(fit_encoder(data, fits, replace(settings, **change), 0))
+    with pytest.raises(ConfigError, match="is another one than these settings make"):
+        fit_encoder(data, fits, settings, 0, start=start)
 
 
 def test_tables_on_all_knots_hold_the_trained_ones(gated: TrainingSet, fits: dict[str, Curves]) -> None:
