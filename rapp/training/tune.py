@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rapp.errors import ConfigError
+from rapp.inference.posterior import Curves, Prior
 from rapp.training.dataset import TrainingSet
 from rapp.training.encoder_fit import EncoderSettings, fit_encoder, priors
 from rapp.training.held_out import device_mape
@@ -42,8 +43,8 @@ def tune(
         the Optuna study.
 
     Raises:
-        ConfigError: fewer than 3 networks, a store that cannot be used, or a study whose trials cannot be
-            compared: other rows, seed or steps.
+        ConfigError: fewer than 3 networks, none with points that show device time, a store that cannot be
+            used, or a study whose trials cannot be compared: other rows, seed or steps.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -54,6 +55,11 @@ def tune(
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     curves = fitted_curves(data)
+    if all(device_mape(_prior(curves[name]), data.points[name]) is None for name in data.names):
+        raise ConfigError(
+            "tuning goes by the error of device time, and in no point of the profiles does the device decide:"
+            " they need larger batches or smaller SM partitions"
+        )
     order = np.random.default_rng(seed).permutation(len(data.names))
     folds = [[data.names[i] for i in order[k::FOLDS]] for k in range(FOLDS)]
 
@@ -73,10 +79,11 @@ def tune(
             answers = priors([encoder], data, left_out, settings)
             found = [device_mape(answers[name], data.points[name]) for name in left_out]
             errors += [value for value in found if value is not None]
-            trial.report(float(np.mean(errors)) if errors else 0.0, k)
+            if errors:
+                trial.report(float(np.mean(errors)), k)
             if trial.should_prune():
                 raise optuna.TrialPruned
-        return float(np.mean(errors)) if errors else 0.0
+        return float(np.mean(errors))
 
     try:
         study = optuna.create_study(
@@ -90,8 +97,14 @@ def tune(
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     left = max(trials - len(study.get_trials(states=states)), 0)
-    study.optimize(objective, n_trials=left, callbacks=[on_trial] if on_trial else None)
+    # Other machines may fill the study meanwhile.
+    enough = optuna.study.MaxTrialsCallback(trials, states)
+    study.optimize(objective, n_trials=left, callbacks=[enough, *([on_trial] if on_trial else [])])
     return study
+
+
+def _prior(curves: Curves) -> Prior:
+    return Prior(curves.log_device, curves.log_host[0, 0])
 
 
 def _claim(study: Any, settings: dict[str, Any]) -> None:
