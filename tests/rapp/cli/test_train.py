@@ -384,3 +384,29 @@ def test_a_missing_extra_is_named(given: Given, rapp: Rapp, monkeypatch: pytest.
     line = rapp("train", *given.options, "--out", "never").line()
     assert line == "torch is not installed: pip install 'rapp[train]'"
     assert not (given.folder / "never").exists()
+
+
+def test_ui_opens_the_store_of_the_trainings(
+    given: Given, rapp: Rapp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import subprocess
+
+    asked: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    printed = rapp("ui", "--port", 5123).printed()
+    assert "http://127.0.0.1:5123 shows sqlite:///mlflow.db" in printed
+    (command,) = asked
+    assert command[1:] == [
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        "sqlite:///mlflow.db",
+        "--port",
+        "5123",
+    ]
