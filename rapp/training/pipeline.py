@@ -24,6 +24,8 @@ from rapp.training.encoder_fit import EncoderSettings, fit_encoder, priors
 from rapp.training.intervals import interval_factors
 
 MEMBERS = 4
+# Counts up when `fit_network` gives other curves for the same points, so that none from before is reused.
+FIT_VERSION = 2
 
 Report = Callable[[str, int, int, float], None]
 """Called with the stage, steps done, steps in all, and the loss (NaN where there is none)."""
@@ -119,7 +121,7 @@ def _fitted(points: Observations, knots: Knots, cache: Path | None) -> Curves:
     """Curves from all points of one network, from `cache` if they were fitted before."""
     if cache is None:
         return fit_network(points, knots)
-    key = hashlib.sha256(repr(knots.to_dict()).encode())
+    key = hashlib.sha256(repr((FIT_VERSION, knots.to_dict())).encode())
     for array in (points.batch, points.sm, points.quota, points.log_latency, points.gpu_time):
         key.update(np.ascontiguousarray(array).tobytes())
     if points.gpu_time.any():
