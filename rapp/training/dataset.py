@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rapp.errors import ConfigError, GraphError
+from rapp.evaluation.source import table_hash
 from rapp.graph import OperatorGraph
 from rapp.graph.features import GraphFeatures, type_name
 from rapp.inference.law import credit_ms
@@ -81,7 +82,8 @@ def load_training_set(
     Raises:
         ConfigError: no rows, an unknown network, one without points that were measured, or rows of
             several devices, runtimes or precisions.
-        GraphError: a network without a graph, or with one that has no operator.
+        GraphError: a network without a graph, with one that has no operator, or with another than was
+            profiled.
     """
     rows = table.ok()
     known = rows.networks()
@@ -98,7 +100,7 @@ def load_training_set(
     if knots is None:
         knots = Knots.around(rows.column("batch"), rows.column("sm_pct"), rows.column("quota_pct"))
     points = {name: observations(rows, name, knots, campaign.credit) for name in names}
-    graphs_by_name = {name: _graph(Path(graphs), name) for name in names}
+    graphs_by_name = {name: _graph(Path(graphs), name, table_hash(rows, name)) for name in names}
     return TrainingSet(
         names,
         knots,
@@ -128,7 +130,7 @@ def subset(points: Observations, mask: np.ndarray) -> Observations:
     )  # fmt: skip
 
 
-def _graph(folder: Path, name: str) -> OperatorGraph:
+def _graph(folder: Path, name: str, profiled: str | None) -> OperatorGraph:
     path = folder / f"{name}.onnx"
     if not path.is_file():
         raise GraphError(
@@ -138,6 +140,13 @@ def _graph(folder: Path, name: str) -> OperatorGraph:
     graph = OperatorGraph.from_onnx(path)
     if not graph.operators:
         raise GraphError(path, f"has no operator that runs on a device: leave the network {name} out")
+    if profiled is not None and profiled != graph.graph_hash:
+        raise GraphError(
+            path,
+            f"its graph hash is {graph.graph_hash[:12]}, the profiled network's {profiled[:12]}: it is"
+            " another network, or the table was made with another version of the hash: import it again with"
+            " these graphs",
+        )
     return graph
 
 

@@ -93,6 +93,14 @@ def test_a_missing_graph_names_its_file(rows_of: Rows, zoo: Path, tmp_path: Path
     assert load_training_set(table, tmp_path, ["alexnet"]).names == ("alexnet",)
 
 
+def test_the_graph_must_be_that_of_the_profiled_network(rows_of: Rows, zoo: Path, gated: TrainingSet) -> None:
+    right = rows_of(["vgg11"], GATE, graph_hash=gated.graph_hashes["vgg11"])
+    load_training_set(ProfileTable.from_rows(right), zoo)
+    wrong = rows_of(["vgg11"], GATE, graph_hash=gated.graph_hashes["alexnet"])
+    with pytest.raises(GraphError, match=r"vgg11\.onnx: its graph hash is .*it is another network"):
+        load_training_set(ProfileTable.from_rows(wrong), zoo)
+
+
 def test_an_unknown_network_gets_the_nearest_name(rows_of: Rows, zoo: Path) -> None:
     table = ProfileTable.from_rows(rows_of(["alexnet", "vgg11"], GATE))
     with pytest.raises(ConfigError, match="no network vgg12; near: vgg11"):
