@@ -86,6 +86,8 @@ def run(job: Job, table_file: Path, out: Path) -> float:
         learn = everything.only(sorted(set(table.where(train).networks())))
     kind = f"{job.settings.variant}-{job.members}-{job.settings.steps}"
     state = out / "state" / f"{job.split}-{job.fold}-{kind}"
+    # A fold that goes on from checkpoints says nothing of how long training takes.
+    resumed = state.exists()
     trained = time.monotonic()
     model = train_model(
         learn, job.settings, job.fold, members=job.members, state=state, fit_cache=out / "fits",
@@ -102,8 +104,8 @@ def run(job: Job, table_file: Path, out: Path) -> float:
         networks = score_networks(model, everything, names, POINTS, job.rule)
     result: dict[str, Any] = {
         "protocol": job.protocol, "fold": job.fold, "train_networks": len(learn.names),
-        "train_rows": learn.rows,
-        "train_seconds": round(trained, 1), "steps": job.settings.steps, "members": job.members,
+        "train_rows": learn.rows, "train_seconds": None if resumed else round(trained, 1),
+        "steps": job.settings.steps, "members": job.members,
         "interval_factors": model.interval_factors, "rows_hash": everything.rows_hash, "networks": networks,
     }  # fmt: skip
     with atomic_path(out / job.file) as temporary:

@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         layers: rounds of messages.
         variant: `rapp`, or one of the ablations: `mlp-head` reads all curves from the mean embedding
             with a plain MLP; `no-messages` keeps the operators and drops the edges. (`chain` and
-            `no-graph` change what it is given: `rapp.training.encoder_fit.GraphBatch`.)
+            `no-graph` change what it is given: `rapp.training.batch.GraphBatch`.)
     """
 
     def __init__(self, knots: Knots, hidden: int = 48, layers: int = 2, variant: Variant = "rapp") -> None:

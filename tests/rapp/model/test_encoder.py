@@ -14,7 +14,7 @@ from rapp.graph.features import GraphFeatures
 from rapp.knots import Knots
 from rapp.model.encoder import Block, Encoder, HostCurve, Neighbours, Variant
 from rapp.model.ensemble import EncoderEnsemble
-from rapp.training.encoder_fit import GraphBatch
+from rapp.training.batch import GraphBatch
 
 Zoo = Callable[[str], GraphFeatures]
 Random = Callable[[int, int, int], GraphFeatures]

@@ -15,16 +15,15 @@ from rapp.errors import ArtifactError, ConfigError
 from rapp.inference.posterior import Curves
 from rapp.knots import Knots
 from rapp.model.encoder import Encoder, Variant
+from rapp.training.batch import GraphBatch, trained_knots
 from rapp.training.checkpoint import finished_weights
 from rapp.training.dataset import TrainingSet
 from rapp.training.encoder_fit import (
     EncoderSettings,
-    GraphBatch,
     fit_encoder,
     on_knots,
     priors,
     settings_dict,
-    trained_knots,
 )
 from rapp.training.pipeline import fitted_curves
 
@@ -246,3 +245,14 @@ def test_settings_are_plain_values() -> None:
     plain = settings_dict(EncoderSettings())
     assert EncoderSettings(**plain) == EncoderSettings()
     assert all(isinstance(value, int | float | str) for value in plain.values())
+
+
+def test_the_plain_head_starts_at_the_mean_curves(gated: TrainingSet, fits: dict[str, Curves]) -> None:
+    """The ablation is no straw man: both heads start at the level of this device."""
+    settings = replace(SHORT, variant="mlp-head", steps=1, learning_rate=1e-9)
+    answers = priors([fit_encoder(gated, fits, settings, 0)], gated, gated.names, settings)
+    knots = gated.knots
+    b, s = (np.searchsorted(getattr(knots, a), getattr(knots, f"trained_{a}")) for a in ("batch", "sm_pct"))
+    mean = np.mean([fits[name].log_device[np.ix_(b, s)] for name in gated.names], axis=0)
+    for name in gated.names:
+        assert np.abs(answers[name].log_device[np.ix_(b, s)] - mean).max() < 0.3
