@@ -21,8 +21,8 @@ from rapp.types import FloatArray
 
 STUDENT_NU = 4.0
 TEMPERATURE = 0.5
-# The prior's own scale counts as much as this many points that surprise as expected. On networks left out
-# of training, deviations so scaled follow the size of the errors best (correlation 0.7 at 11 points).
+# The prior's own scale counts as much as this many points that surprise as expected: few, since how much
+# a network differs from the training's is told better by its own points than by them.
 SURPRISE_POINTS = 2.0
 STEPS = 30
 # The first steps use a blunter maximum: with the final one a side that starts far below the other
