@@ -1,9 +1,10 @@
 """Tables of docs/accuracy.md from what scripts/protocols.py wrote.
 
-    python scripts/protocol_tables.py out/protocols --write docs/accuracy.md --json models/figures.json
+    python scripts/protocol_tables.py out/protocols --write docs/accuracy.md --readme README.md --json figures.json
 
-Replaces what stands between the markers `<!-- tables:begin -->` and `<!-- tables:end -->`. Intervals are
-bootstrap intervals (95 %) over networks; without --write the tables go to the terminal.
+Replaces what stands between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`: goals and tables in the
+first document, accuracy in the second. Intervals are bootstrap intervals (95 %) over networks. Without an option
+all goes to the terminal.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from protocol_goals import goals, intervals, summary
+from protocol_results import POINTS, Networks, column, device, mean_with_interval, read
+from protocols import jobs
 
-from rapp.evaluation.scores import bootstrap_mean
 from rapp.fileio import atomic_path
 
-BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
-POINTS = ("0", "1", "3", "5", "8", "11")
 ABLATIONS = {
     "ablation-rapp": "RaPP: DAG, law per operator",
     "ablation-chain": "chain in visit order for the DAG",
@@ -29,29 +29,6 @@ ABLATIONS = {
     "ablation-mlp-head": "plain MLP for a head",
     "ablation-no-graph": "no graph at all",
 }
-Networks = dict[str, dict[str, Any]]
-
-
-def read(folder: Path, protocol: str) -> tuple[Networks, list[dict[str, Any]]]:
-    """All networks of a protocol's folds, and the folds."""
-    folds = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{protocol}-[0-9].json"))]
-    networks: Networks = {}
-    for fold in folds:
-        for name, scores in fold["networks"].items():
-            networks[name if name not in networks else f"{name} (fold {fold['fold']})"] = scores
-    return networks, folds
-
-
-def mean_with_interval(values: Iterable[float]) -> str:
-    """`5.12 (4.70 to 5.55)`: mean and its bootstrap interval."""
-    array = np.array(list(values))
-    low, high = bootstrap_mean(array, seed=0)
-    return f"{array.mean():.2f} ({low:.2f} to {high:.2f})"
-
-
-def column(networks: Networks, points: str, key: str) -> np.ndarray:
-    """One score of each network at K points."""
-    return np.array([scores["points"][points][key] for scores in networks.values()])
 
 
 def by_points(networks: Networks) -> list[str]:
@@ -68,11 +45,6 @@ def by_points(networks: Networks) -> list[str]:
             f"| {mean_with_interval(cover)} | {np.percentile(cover, 10):.0f} | {width:.0f} |"
         )
     return lines
-
-
-def device(networks: Networks, key: str) -> list[float]:
-    """Error of device time of the networks that have device-bound points."""
-    return [float(scores[key]) for scores in networks.values() if scores.get(key) is not None]
 
 
 def training_time(folder: Path) -> list[str]:
@@ -207,22 +179,36 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="what scripts/protocols.py wrote")
-    parser.add_argument("--write", type=Path, help="document with the markers")
+    parser.add_argument("--write", type=Path, help="document for the tables")
+    parser.add_argument("--readme", type=Path, help="document for the short table")
     parser.add_argument("--json", type=Path, help="figures for the artifact's card")
     options = parser.parse_args()
+    unfinished = sorted({job.protocol for job in jobs() if not (options.folder / job.file).exists()})
+    if unfinished:
+        sys.exit(f"{options.folder} lacks folds of {', '.join(unfinished)}: run scripts/protocols.py")
     text, figures = tables(options.folder)
-    if not figures:
-        sys.exit(f"{options.folder} holds no finished protocol: run scripts/protocols.py first")
+    standing = "\n".join([*goals(options.folder), "", *intervals(options.folder)])
     if options.json:
         with atomic_path(options.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
-    if not options.write:
-        print(text)
-        return
-    before, _, rest = options.write.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    with atomic_path(options.write) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    if options.write:
+        replace_between(options.write, "goals", standing)
+        replace_between(options.write, "tables", text)
+    if options.readme:
+        replace_between(options.readme, "accuracy", "\n".join(summary(options.folder)))
+    if not (options.write or options.readme or options.json):
+        print(f"{standing}\n\n{text}")
+
+
+def replace_between(path: Path, name: str, text: str) -> None:
+    """Put `text` between the markers of that name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = path.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        sys.exit(f"{path} lacks the markers {begin} and {end}")
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":
