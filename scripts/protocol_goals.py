@@ -32,7 +32,7 @@ def goals(folder: Path) -> list[str]:
     for protocol, networks in (("unseen network", network), ("unseen family", family)):
         for key, points in (
             ("device_mape_floor_alone", "above 1.5 x the lowest latency"),
-            ("device_mape", "and hardly slower at quota 50 %"),
+            ("device_mape", "that are also hardly slower at quota 50 %"),
         ):
             mean = np.mean(device(networks, key))
             add(

@@ -1,10 +1,10 @@
 """Tables of docs/accuracy.md from what scripts/protocols.py wrote.
 
-    python scripts/protocol_tables.py out/protocols --write docs/accuracy.md --readme README.md --json figures.json
+    python scripts/protocol_tables.py out/protocols --write docs/accuracy.md --readme README.md
 
-Replaces what stands between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`: goals and tables in the
-first document, accuracy in the second. Intervals are bootstrap intervals (95 %) over networks. Without an option
-all goes to the terminal.
+Replaces what stands between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`: goals and tables
+in the first document, accuracy in the second. Intervals are bootstrap intervals (95 %) over networks.
+Without an option all goes to the terminal; --json writes the figures for an artifact's card.
 """
 
 from __future__ import annotations
