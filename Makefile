@@ -38,7 +38,7 @@ constraints: $(STAMP) ## Pin what is installed now in constraints.txt.
 
 clean: ## Remove the environment and everything that can be made again.
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find rapp tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find rapp profiler scaler tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }

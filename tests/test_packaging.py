@@ -16,7 +16,8 @@ import pytest
 import rapp
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "rapp")
+PACKAGES = ("profiler", "rapp", "scaler")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", *PACKAGES)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -63,7 +64,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> None:
     files = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "rapp").rglob("*")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -71,7 +73,11 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> 
 
 
 def test_the_packages_named_in_pyproject_are_those_there_are() -> None:
-    there = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "rapp").rglob("__init__.py")}
+    there = {
+        path.parent.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
+    }
     named = PROJECT["tool"]["setuptools"]["packages"]
     assert {name.replace(".", "/") for name in named} == there, "name them in [tool.setuptools] packages"
     assert len(named) == len(set(named))
