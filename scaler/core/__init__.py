@@ -1,0 +1,3 @@
+"""The pure middle: what is seen, what is decided, and the step from one to the other."""
+
+from __future__ import annotations
