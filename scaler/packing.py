@@ -1,0 +1,259 @@
+"""What fits where: GPUs as rows of one SM partition each, rows as quotas of their instances.
+
+    GPU  ┌─────────── row 0: SM 30 % ── quotas 40 + 60 ───────────┐
+         │            row 1: SM 50 % ── quota  70, 30 free        │   20 % of the SMs free
+         └────────────────────────────────────────────────────────┘
+
+Rows lie side by side: their SM partitions sum to at most 100 %. The instances of a row take turns: their
+quotas sum to at most 100 %. Memory and host cores are those of the GPU. A row is free when it is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rapp.errors import RappError
+
+TOLERANCE = 1e-6
+"""Percent points, MiB or cores by which a sum of floats may exceed its limit."""
+
+
+class PackingError(RappError):
+    """Something was put where it does not fit, or taken from where it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an instance takes.
+
+    Args:
+        sm_pct: SM partition, %. quota_pct: time quota, %.
+        memory_mib: device memory, MiB.
+        host_cores: share of a core that launching keeps busy: host time of a batch x batches a second.
+    """
+
+    sm_pct: float
+    quota_pct: float
+    memory_mib: float = 0.0
+    host_cores: float = 0.0
+
+
+@dataclass(slots=True)
+class Row:
+    """Instances that share one SM partition of a GPU in turns."""
+
+    sm_pct: float
+    needs: dict[str, Need] = field(default_factory=dict)
+
+    @property
+    def free_quota_pct(self) -> float:
+        """Quota that nobody has, %; negative: overcommitted."""
+        return 100.0 - sum(need.quota_pct for need in self.needs.values())
+
+
+@dataclass(slots=True)
+class Gpu:
+    """One GPU and what is on it. `rows` holds the rows that are not empty, by index."""
+
+    id: str
+    memory_mib: float
+    host_cores: float
+    rows: dict[int, Row] = field(default_factory=dict)
+
+    @property
+    def free_sm_pct(self) -> float:
+        """SM share outside all rows, %; negative: overcommitted."""
+        return 100.0 - sum(row.sm_pct for row in self.rows.values())
+
+    @property
+    def free_memory_mib(self) -> float:
+        """Memory that no instance is counted for, MiB; negative: overcommitted."""
+        return self.memory_mib - sum(
+            need.memory_mib for row in self.rows.values() for need in row.needs.values()
+        )
+
+    @property
+    def free_host_cores(self) -> float:
+        """Host cores that no instance is counted for; negative: overcommitted."""
+        return self.host_cores - sum(
+            need.host_cores for row in self.rows.values() for need in row.needs.values()
+        )
+
+    def free_row(self) -> int:
+        """The lowest index that no row has."""
+        index = 0
+        while index in self.rows:
+            index += 1
+        return index
+
+
+class Pool:
+    """All GPUs, as a scratch pad: a policy tries placements on it, the core checks decisions with it."""
+
+    def __init__(self, gpus: Iterable[Gpu]) -> None:
+        self.gpus: dict[str, Gpu] = {gpu.id: gpu for gpu in gpus}
+        self._where: dict[str, tuple[str, int]] = {
+            id_: (gpu.id, index)
+            for gpu in self.gpus.values()
+            for index, row in gpu.rows.items()
+            for id_ in row.needs
+        }
+
+    def copy(self) -> Pool:
+        """A pool that can be changed without changing this one."""
+        return Pool(
+            Gpu(
+                gpu.id,
+                gpu.memory_mib,
+                gpu.host_cores,
+                {index: Row(row.sm_pct, dict(row.needs)) for index, row in gpu.rows.items()},
+            )
+            for gpu in self.gpus.values()
+        )
+
+    def where(self, instance: str) -> tuple[str, int] | None:
+        """GPU and row of an instance; None: it is on none."""
+        return self._where.get(instance)
+
+    def need(self, instance: str) -> Need:
+        """What an instance takes.
+
+        Raises:
+            PackingError: it is on no GPU.
+        """
+        gpu, row = self._place(instance)
+        return self.gpus[gpu].rows[row].needs[instance]
+
+    def find(self, need: Need, avoid: Mapping[str, object] | None = None) -> tuple[str, int] | None:
+        """Where `need` fragments least: (GPU, row); None: it fits nowhere.
+
+        A row of the same SM partition with the least quota to spare comes first, since it takes no SMs; else
+        a new row on the GPU with the fewest SMs to spare. GPUs named in `avoid` are passed over.
+        """
+        best: tuple[tuple[float, ...], str, int] | None = None
+        for gpu in self.gpus.values():
+            if avoid is not None and gpu.id in avoid:
+                continue
+            if need.memory_mib > gpu.free_memory_mib + TOLERANCE:
+                continue
+            if need.host_cores > gpu.free_host_cores + TOLERANCE:
+                continue
+            for index, row in gpu.rows.items():
+                spare = row.free_quota_pct - need.quota_pct
+                if abs(row.sm_pct - need.sm_pct) <= TOLERANCE and spare >= -TOLERANCE:
+                    best = _less(best, ((0.0, spare), gpu.id, index))
+            spare = gpu.free_sm_pct - need.sm_pct
+            if spare >= -TOLERANCE:
+                best = _less(best, ((1.0, spare), gpu.id, gpu.free_row()))
+        return None if best is None else (best[1], best[2])
+
+    def add(self, instance: str, gpu: str, row: int, need: Need) -> None:
+        """Put an instance into a row; an empty row takes its SM partition.
+
+        Raises:
+            PackingError: it is placed already, the GPU is not there, or it does not fit.
+        """
+        fault = self.why_not(instance, gpu, row, need)
+        if fault is not None:
+            raise PackingError(f"{instance} on {gpu}, row {row}: {fault}")
+        self.force(instance, gpu, row, need)
+
+    def why_not(self, instance: str, gpu: str, row: int, need: Need) -> str | None:
+        """Why an instance cannot be put there; None if it can."""
+        if instance in self._where:
+            return "it is placed already"
+        there = self.gpus.get(gpu)
+        if there is None:
+            return "there is no such GPU"
+        if row in there.rows:
+            if abs(there.rows[row].sm_pct - need.sm_pct) > TOLERANCE:
+                return f"the row has SM {there.rows[row].sm_pct:g} %, not {need.sm_pct:g} %"
+            if need.quota_pct > there.rows[row].free_quota_pct + TOLERANCE:
+                return f"quota {need.quota_pct:g} %, but {there.rows[row].free_quota_pct:g} % is free"
+        elif need.sm_pct > there.free_sm_pct + TOLERANCE:
+            return f"SM {need.sm_pct:g} %, but {there.free_sm_pct:g} % is free"
+        elif need.quota_pct > 100 + TOLERANCE:
+            return f"quota {need.quota_pct:g} %"
+        if need.memory_mib > there.free_memory_mib + TOLERANCE:
+            return f"{need.memory_mib:g} MiB, but {there.free_memory_mib:g} MiB is free"
+        if need.host_cores > there.free_host_cores + TOLERANCE:
+            return f"{need.host_cores:g} host cores, but {there.free_host_cores:g} are free"
+        return None
+
+    def force(self, instance: str, gpu: str, row: int, need: Need) -> None:
+        """Put an instance where reality has it, whether it fits or not; an unknown GPU is ignored."""
+        if gpu in self.gpus:
+            self.gpus[gpu].rows.setdefault(row, Row(need.sm_pct)).needs[instance] = need
+            self._where[instance] = gpu, row
+
+    def remove(self, instance: str) -> Need:
+        """Take an instance away; what it took.
+
+        Raises:
+            PackingError: it is on no GPU.
+        """
+        gpu, row = self._place(instance)
+        rows = self.gpus[gpu].rows
+        need = rows[row].needs.pop(instance)
+        if not rows[row].needs:
+            del rows[row]
+        del self._where[instance]
+        return need
+
+    def room_to_grow(self, instance: str) -> float:
+        """Quota, %, that an instance could be given on top of its own.
+
+        Raises:
+            PackingError: it is on no GPU.
+        """
+        gpu, row = self._place(instance)
+        return max(self.gpus[gpu].rows[row].free_quota_pct, 0.0)
+
+    def resize(self, instance: str, need: Need) -> None:
+        """Change what an instance takes, where it is.
+
+        Raises:
+            PackingError: it is on no GPU, or that does not fit; nothing is changed then.
+        """
+        gpu, row = self._place(instance)
+        before = self.remove(instance)
+        fault = self.why_not(instance, gpu, row, need)
+        self.force(instance, gpu, row, before if fault is not None else need)
+        if fault is not None:
+            raise PackingError(f"{instance} on {gpu}, row {row}: {fault}")
+
+    def faults(self) -> list[tuple[str, int | None, str]]:
+        """What is overcommitted now: (GPU, row or None for the whole GPU, what)."""
+        found: list[tuple[str, int | None, str]] = []
+        for gpu in self.gpus.values():
+            for index, row in gpu.rows.items():
+                if row.free_quota_pct < -TOLERANCE:
+                    found.append((gpu.id, index, "quota"))
+            for free, what in (
+                (gpu.free_sm_pct, "SM"), (gpu.free_memory_mib, "memory"), (gpu.free_host_cores, "host cores"),
+            ):  # fmt: skip
+                if free < -TOLERANCE:
+                    found.append((gpu.id, None, what))
+        return found
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs set aside: sum over instances of SM share x quota."""
+        return sum(
+            need.sm_pct * need.quota_pct / 1e4
+            for gpu in self.gpus.values()
+            for row in gpu.rows.values()
+            for need in row.needs.values()
+        )
+
+    def _place(self, instance: str) -> tuple[str, int]:
+        if instance not in self._where:
+            raise PackingError(f"{instance} is on no GPU")
+        return self._where[instance]
+
+
+def _less(
+    best: tuple[tuple[float, ...], str, int] | None, one: tuple[tuple[float, ...], str, int]
+) -> tuple[tuple[float, ...], str, int]:
+    return one if best is None or one < best else best
