@@ -1,0 +1,92 @@
+"""Fixtures of the tests that need a GPU and have none: imitations of NVML and of the MPS daemon."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FAKES = Path(__file__).parent
+UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"
+OTHER_UUID = "GPU-ffeeddcc-bbaa-9988-7766-554433221100"
+
+
+class FakeGpus:
+    """The GPUs that the imitation of pynvml shows, in this process and in those that it starts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._content: dict[str, Any] = {"gpus": [{"uuid": UUID}], "error": None}
+        self._write()
+
+    def set(self, index: int = 0, **values: Any) -> None:
+        """Change a GPU; one that is not there yet is added."""
+        gpus = self.read()["gpus"]
+        while len(gpus) <= index:
+            gpus.append({})
+        gpus[index] |= values
+        self._content["gpus"] = gpus
+        self._write()
+
+    def fail(self, code: int) -> None:
+        """Let every call fail with this code of NVML."""
+        self._content["error"] = code
+        self._write()
+
+    def read(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.path.read_text())
+        return content
+
+    def _write(self) -> None:
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self._content))
+        part.replace(self.path)  # readers never see half a file
+
+
+@pytest.fixture
+def fake_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
+    """One Tesla V100 as NVML describes it."""
+    gpus = FakeGpus(tmp_path / "nvml.json")
+    monkeypatch.setenv("FAKE_NVML", str(gpus.path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", load("pynvml"))
+    monkeypatch.setenv("PYTHONPATH", str(FAKES / "modules"), prepend=os.pathsep)
+    return gpus
+
+
+@pytest.fixture
+def fake_mps(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A control program of MPS on PATH."""
+    monkeypatch.setenv("PATH", str(FAKES / "bin"), prepend=os.pathsep)
+    monkeypatch.delenv("FAKE_MPS", raising=False)
+    return FAKES / "bin" / "nvidia-cuda-mps-control"
+
+
+@pytest.fixture
+def claims(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of claims, of a short name, for this process and those that it starts."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder is made before TMPDIR changes
+    base = Path(tempfile.mkdtemp(prefix="rt", dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(base))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    root = base / f"rapp-{os.getuid()}"
+    root.mkdir(mode=0o700)
+    yield root
+    shutil.rmtree(base)
+
+
+def load(name: str) -> Any:
+    """One of the imitated modules, without a place in `sys.modules`."""
+    spec = importlib.util.spec_from_file_location(name, FAKES / "modules" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
