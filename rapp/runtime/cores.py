@@ -14,8 +14,8 @@ from pathlib import Path
 from rapp.errors import RappError
 from rapp.runtime.cgroup import core_limit
 
-SLACK_PCT = 0.05
-"""What a percentage may be off from a whole number of cores: a third of the cores is written 33.3 %."""
+SLACK_PCT = 0.05 + 1e-9
+"""What a percentage may be off from a whole number of cores: half of the last digit in 33.3 %, and rounding."""
 
 
 def usable_cores(root: Path = Path("/")) -> tuple[int, ...]:

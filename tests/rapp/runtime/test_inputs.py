@@ -82,7 +82,7 @@ def test_values_are_in_their_range() -> None:
 def test_the_batch_of_a_sequence_first_network_is_its_symbol() -> None:
     specs = [
         InputSpec("x", "float32", ("seq", "batch_size", 2)),
-        InputSpec("length", "int64", ("batch_size",)),
+        InputSpec("n", "int64", ("batch_size",)),
     ]
     made = seeded_inputs(specs, 5, dims={"seq": 7})
     assert made["x"].shape == (7, 5, 2)
