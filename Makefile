@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := cpu,train,plot,fast,dev
 
-.PHONY: help test lint format demo constraints clean
+.PHONY: help test lint format demo native constraints clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -29,6 +29,9 @@ format: $(STAMP) ## Rewrite the sources in the project's format.
 
 demo: $(STAMP) ## Run the demonstration.
 	$(BIN)/python scripts/demo.py
+
+native: ## Build the quota library for CUDA programs (needs a C compiler).
+	$(MAKE) --no-print-directory -C native
 
 constraints: $(STAMP) ## Pin what is installed now in constraints.txt.
 	$(BIN)/python -m pip freeze --all --exclude-editable | sed -n \
