@@ -71,7 +71,7 @@ def test_the_minimum_of_zero_instances_is_reached_after_a_minute(read):
 @pytest.mark.parametrize(
     ("functions", "message"),
     [
-        ("  - {name: a, network: x, slo_sm: 60}", "function a: unknown key 'slo_sm' (near: slo_ms)"),
+        ("  - {name: a, network: x, slo_sm: 60}", "function a: unknown key 'slo_sm' (near: slo_ms"),
         ("  - {name: a, network: x, slo_ms: 9, foo: 1}", "function a: unknown key 'foo'; known are name, "),
         (
             "  - {name: a, network: x, slo_ms: 9, initial: {sm: 5, quota_pct: 5}}",
