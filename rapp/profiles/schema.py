@@ -94,7 +94,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("reason", "text", "why it failed or was skipped; null when ok", True, "not_empty"),
     Column("campaign_id", "text", "the profiler's run, or the import, it is from", bound="not_empty"),
     Column("anchor", "boolean", "a repetition that watches for drift, not a point of the grid"),
-    Column("software", "text", "versions and origin, a JSON object", True),
+    Column(
+        "software",
+        "text",
+        "versions, origin, and how it was measured: anchor_drift_pct, rejected_blocks, ...; a JSON object",
+        True,
+    ),
     Column("started_at", "time", "when the first batch started", True),
 )
 BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}

@@ -113,7 +113,7 @@ def truth(config: ResourceConfig, info: DeviceInfo = INFO) -> tuple[float, float
     return device_ms, max(full_ms, device_ms / (config.quota_pct / 100) - info.idle_ms)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scripted() -> Callable[..., ScriptedDevice]:
     """`scripted(fails=..., info={"memory_mib": None})`: the device with changes."""
 
@@ -123,13 +123,13 @@ def scripted() -> Callable[..., ScriptedDevice]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def latency_truth() -> Callable[[ResourceConfig], tuple[float, float]]:
     """Device time and latency, ms, that the scripted device follows."""
     return truth
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick() -> StopRule:
     """Few samples: the scripted device has no noise."""
     return QUICK

@@ -95,7 +95,7 @@ def test_a_changed_byte_is_found(
     value = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[place]))
     damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
     journal_path(out).write_bytes(damaged)
-    with pytest.raises(JournalError, match="damaged|no journal"):
+    with pytest.raises(JournalError, match=r"damaged|no journal"):
         Journal.open(out, SPECIFICATION)
     assert journal_path(out).read_bytes() == damaged, "a refused journal stays as it is"
 
@@ -204,7 +204,7 @@ def test_a_campaign_without_an_outcome_leaves_nothing(out: Path) -> None:
 
 def test_a_table_without_a_journal_is_not_touched(out: Path) -> None:
     out.write_bytes(b"precious")
-    with pytest.raises(ConfigError, match="exists, and there is no profiles.parquet.journal"):
+    with pytest.raises(ConfigError, match=r"exists, and there is no profiles\.parquet\.journal"):
         Journal.open(out, SPECIFICATION)
     assert [path.name for path in out.parent.iterdir()] == ["profiles.parquet"]
     assert out.read_bytes() == b"precious"
