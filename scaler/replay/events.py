@@ -48,10 +48,10 @@ else:
 def run_until(w: World, end: float) -> None:
     """Process all events up to and including `end`, s; the clock is `end` afterwards."""
     while True:
-        at, kind, index = end, 0, 0
+        at, kind, index = max(end, w.now[0]), 0, 0
         if w.cursor[0] < len(w.arrival) and w.arrival[w.cursor[0]] <= at:
             at, kind = w.arrival[w.cursor[0]], 1
-        for i in range(len(w.event_at)):
+        for i in range(w.cursor[2]):
             # A result is there before the request that comes at the same moment.
             if w.event_at[i] < at or (w.event_at[i] == at and kind < 2):
                 at, kind, index = w.event_at[i], 2, i
@@ -142,6 +142,7 @@ def _begin(w: World, f: int, i: int) -> None:
     w.work[i] = w.device[i, n] * factor * slowed
     w.pace_until[i] = now + w.pace[i, n] * factor * slowed
     w.work_left[i] = w.work[i]
+    w.host_used[i] += w.host[i, n]
     w.stage[i] = RUNNING
     _share(w, r)
     if w.on_device_count[r] == 0:
@@ -222,6 +223,16 @@ def hold(w: World, i: int) -> None:
 
 
 @compiled
+def set_quota(w: World, i: int, quota: float) -> None:
+    """Change the quota of instance `i`, a share: what it owes is repaid at the new rate from now on."""
+    refill(w, i)
+    w.quota[i] = quota
+    w.tokens[i] = min(w.tokens[i], quota * w.window[i])
+    if w.stage[i] == HOLDING:
+        hold(w, i)
+
+
+@compiled
 def _release(w: World, i: int) -> None:
     now, f, n = w.now[0], w.function[i], w.carried_count[i]
     for k in range(n):
@@ -282,6 +293,8 @@ def start(w: World, i: int, ready_at: float) -> None:
     w.requests[i] = 0
     w.executing[i] = 0.0
     w.device_used[i] = 0.0
+    w.host_used[i] = 0.0
+    w.cursor[2] = max(w.cursor[2], i + 1)
     # A fresh bucket is full: the instance has used nothing.
     w.tokens[i] = w.quota[i] * w.window[i]
     w.tokens_at[i] = ready_at

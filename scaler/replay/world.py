@@ -21,11 +21,14 @@ ABSENT, STARTING, IDLE, RUNNING, HOLDING = range(5)
 WAITING, SERVED, REFUSED, LOST = range(4)
 """Outcomes of a request; LOST: the instance died and no try was left. WAITING at the end is unfinished."""
 
+MOST_IN_ROW = 100
+"""Instances that one row can have: quotas are at least 1 %."""
+
 
 class World(NamedTuple):
     """Everything that the event loop reads and writes."""
 
-    # The clock: [now]. The place in the trace and in the noise: [next request, next factor].
+    # The clock: [now]. Places: [next request of the trace, next factor of the noise, slots ever used].
     now: FloatArray
     cursor: IntArray
 
@@ -52,7 +55,7 @@ class World(NamedTuple):
     members: IntArray
     member_count: IntArray
 
-    # Instances (I,): configuration; device time and pace of a batch of n at column n, (I, B + 1).
+    # Instances (I,): configuration; device time, pace and host time of a batch of n at column n, (I, B + 1).
     stage: NDArray[np.uint8]
     draining: NDArray[np.uint8]
     function: IntArray
@@ -62,6 +65,7 @@ class World(NamedTuple):
     window: FloatArray
     device: FloatArray
     pace: FloatArray
+    host: FloatArray
     # The token bucket: device time saved (negative: owed) at the time it was last looked at.
     tokens: FloatArray
     tokens_at: FloatArray
@@ -74,13 +78,14 @@ class World(NamedTuple):
     work_left: FloatArray
     event_at: FloatArray
     stopped_at: FloatArray
-    # Sums over batches: number, requests, time from begin to result, device time.
+    # Sums over batches: number, requests, time from begin to result, device time, host time.
     batches: IntArray
     requests: IntArray
     executing: FloatArray
     device_used: FloatArray
+    host_used: FloatArray
 
-    # Rows (R,): the instances whose batch needs its device now, (R, I). GPUs (G,): rows with such a batch.
+    # Rows (R,): the instances whose batch needs its device now, (R, MOST_IN_ROW). GPUs (G,): busy rows.
     row_gpu: IntArray
     on_device: IntArray
     on_device_count: IntArray
@@ -130,7 +135,7 @@ def empty_world(
     ring = int(queue_limit.max(initial=1)) + instances * most_batch + 1
     return World(
         now=zeros(1),
-        cursor=counts(2),
+        cursor=counts(3),
         arrival=np.ascontiguousarray(arrival, dtype=np.float64),
         function_of=np.ascontiguousarray(function_of, dtype=np.int64),
         latency=np.full(requests, np.nan),
@@ -159,6 +164,7 @@ def empty_world(
         window=np.ones(instances),
         device=zeros(instances, most_batch + 1),
         pace=zeros(instances, most_batch + 1),
+        host=zeros(instances, most_batch + 1),
         tokens=zeros(instances),
         tokens_at=zeros(instances),
         carried=counts(instances, most_batch),
@@ -173,8 +179,9 @@ def empty_world(
         requests=counts(instances),
         executing=zeros(instances),
         device_used=zeros(instances),
+        host_used=zeros(instances),
         row_gpu=np.asarray(row_gpu, dtype=np.int64),
-        on_device=counts(rows, instances),
+        on_device=counts(rows, MOST_IN_ROW),
         on_device_count=counts(rows),
         row_seen_at=zeros(rows),
         row_busy=zeros(rows),
