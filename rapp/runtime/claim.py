@@ -36,7 +36,7 @@ from rapp.errors import RappError
 from rapp.fileio import atomic_path
 
 _UUID_CHARACTERS = 12
-"""Of a UUID in a folder's name: few, for the path of a socket below it is limited to 107 bytes."""
+"""Last ones of a UUID, for a folder's name: few, for the path of a socket below it has 107 bytes at most."""
 
 
 class ClaimError(RappError):
@@ -160,8 +160,8 @@ def claims_root() -> Path:
 
 
 def _folder_name(gpu_uuid: str) -> str:
-    # A slice (MIG) is a device of its own.
-    return gpu_uuid[: _UUID_CHARACTERS + len("GPU-")]
+    # A slice (MIG) has a UUID of its own, and is a device of its own.
+    return gpu_uuid[-_UUID_CHARACTERS:]
 
 
 class _Lock:

@@ -6,7 +6,7 @@
 
 A program that finds no daemon runs *without* MPS and ignores its percentage, and says nothing (man
 nvidia-cuda-mps-control). So a client checks itself: `MpsControl.check_client`, and the number of
-multiprocessors that the driver shows it (`check_partition`).
+multiprocessors that the driver shows it (`rapp.runtime.partition`).
 
 Commands, files and variables: docs.nvidia.com/deploy/mps, "Legacy MPS v2 Interface" and "Tools and
 Interface Reference". Tested against a program that imitates the daemon; it has never run on a physical GPU.
@@ -14,6 +14,7 @@ Interface Reference". Tested against a program that imitates the daemon; it has 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -26,7 +27,6 @@ from typing import Self
 
 from rapp.errors import RappError
 from rapp.runtime.claim import GpuClaim
-from rapp.runtime.gpu import ComputeMode, GpuInfo
 from rapp.runtime.processes import end_processes, processes_with
 
 CONTROL = "nvidia-cuda-mps-control"
@@ -39,13 +39,9 @@ _SUN_PATH_BYTES = 107
 """Longest path of a Unix socket (sun_path of <linux/un.h>, less its final zero)."""
 _LONGEST_SOCKET = "control_privileged"
 """Longest name of a socket that the daemon makes in its pipe directory."""
-_VOLTA = (7, 0)
-"""First compute capability with a limit of SMs for each client of MPS."""
 _POLL_S = 0.02
 _QUIT_S = 3
 """For clients to end before the daemon forces its servers down, s."""
-_SM_STEP = 8
-"""Coarsest step in which NVIDIA documents SM partitions (a chunk on Hopper and later)."""
 
 
 class MpsError(RappError):
@@ -62,45 +58,6 @@ def control_program() -> str:
         return path
     package = "it comes with the NVIDIA driver (on Debian and Ubuntu: package nvidia-compute-utils-<version>)"
     raise MpsError(f"no {CONTROL} on PATH: {package}; without it only SM 100 % can be measured")
-
-
-def check_gpu(info: GpuInfo) -> None:
-    """Check that processes can have partitions of the GPU.
-
-    Raises:
-        MpsError: they cannot; with what to change about the GPU.
-    """
-    whole = not info.uuid.startswith("MIG-")
-    if info.compute_mode is ComputeMode.PROHIBITED:
-        reason = f"is in compute mode prohibited: sudo nvidia-smi -i {info.index} -c DEFAULT"
-    elif info.capability is not None and info.capability < _VOLTA:
-        reason = f"has compute capability {info.capability[0]}.{info.capability[1]}: SM partitions need 7.0"
-    elif info.mig and whole:
-        off = f"or turn MIG off: sudo nvidia-smi -i {info.index} -mig 0"
-        reason = f"is cut into slices (MIG): name one as cuda:MIG-<uuid> (nvidia-smi -L lists them), {off}"
-    elif info.mig and info.compute_mode is not ComputeMode.DEFAULT:
-        reason = f"needs the default compute mode under MIG: sudo nvidia-smi -i {info.index} -c DEFAULT"
-    else:
-        return
-    raise MpsError(f"GPU {info.index} ({info.name}) {reason}")
-
-
-def check_partition(sm_pct: float, sm_count: int, sm_total: int) -> None:
-    """Check that a process that asked for `sm_pct` got it.
-
-    The hardware's step is not documented for the percentage; the coarsest documented one is allowed.
-
-    Args:
-        sm_count: multiprocessors the process sees; sm_total: those of the GPU.
-
-    Raises:
-        MpsError: it has another share, most often the whole GPU, for want of MPS.
-    """
-    asked = sm_total * sm_pct / 100
-    whole = sm_count >= sm_total and asked <= sm_total - 2  # no step is smaller than 2
-    if whole or abs(sm_count - asked) > _SM_STEP:
-        reason = "it runs without MPS" if whole else "MPS gave another share"
-        raise MpsError(f"{sm_count} of {sm_total} SMs for a partition of {sm_pct:g} %: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +127,21 @@ class MpsControl:
                 f"{text}: it runs without MPS; is another CUDA_VISIBLE_DEVICES or user in its way?"
             )
 
-    def stop(self) -> None:
+    def stop(self, ask: bool = True) -> None:
         """End daemon and servers, by word or else by signal; nothing happens where there are none.
+
+        Args:
+            ask: whether to try a word first; no use for a daemon that does not answer.
 
         Raises:
             MpsError: something of it cannot be ended.
         """
-        if not self._processes() and not (self.pipes / "control").exists():
-            return
-        try:
-            self.command(f"quit -t {_QUIT_S}")
-        except MpsError:
-            pass  # it hangs or crashed: the signals follow
-        else:
-            deadline_s = time.monotonic() + self.timeout_s
-            while self._processes() and time.monotonic() < deadline_s:
-                time.sleep(_POLL_S)
+        if ask and (self.pipes / "control").exists():
+            with contextlib.suppress(MpsError):  # it hangs or crashed: the signals follow
+                self.command(f"quit -t {_QUIT_S}")
+                deadline_s = time.monotonic() + self.timeout_s
+                while self._processes() and time.monotonic() < deadline_s:
+                    time.sleep(_POLL_S)
         if left := end_processes(self._processes, grace_s=self.timeout_s / 2):
             pids = ", ".join(map(str, left))
             raise MpsError(f"the MPS daemon does not end (pid {pids}): try `sudo kill -9 {pids}`")
@@ -275,9 +231,9 @@ class MpsDaemon:
             "CUDA_VISIBLE_DEVICES": self._claim.gpu_uuid,
         }
 
-    def stop(self) -> None:
-        """Stop the daemon and remove its files; may be called again."""
-        self.control.stop()
+    def stop(self, ask: bool = True) -> None:
+        """Stop the daemon, as `MpsControl.stop`, and remove its files; may be called again."""
+        self.control.stop(ask)
         for folder in (self.control.pipes, self.control.logs):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 FAKES = Path(__file__).parent
-UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"
+UUID = "GPU-52615050-2073-7475-6220-475055203030"
+"""The stub driver's first device."""
 OTHER_UUID = "GPU-ffeeddcc-bbaa-9988-7766-554433221100"
 
 
@@ -90,3 +92,22 @@ def load(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def fake_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime that claims the CUDA provider, in this process and in those that it starts."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", load("onnxruntime"))
+    monkeypatch.setenv("PYTHONPATH", str(FAKES / "modules"), prepend=os.pathsep)
+    monkeypatch.delenv("FAKE_ORT", raising=False)
+
+
+@pytest.fixture(scope="session")
+def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stub of libcuda.so.1, built; a test that needs it is skipped where there is no C compiler."""
+    if shutil.which("cc") is None or shutil.which("make") is None:
+        pytest.skip("no C compiler, or no make: the stub driver cannot be built")
+    out = tmp_path_factory.mktemp("native")
+    native = FAKES.parents[1] / "native"
+    subprocess.run(["make", "-s", "-C", str(native), "stub", f"OUT={out}"], check=True)
+    return out / "stub" / "libcuda.so.1"

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 DEFAULT: dict[str, Any] = {
-    "uuid": "GPU-00112233-4455-6677-8899-aabbccddeeff",
+    "uuid": "GPU-52615050-2073-7475-6220-475055203030",
     "name": "Tesla V100-SXM2-16GB",
     "memory_mib": 16384,
     "used_mib": 300,

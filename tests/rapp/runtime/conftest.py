@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "fakes"))
 
-from gpu_fixtures import claims, fake_gpus, fake_mps
+from gpu_fixtures import claims, fake_gpus, fake_mps, fake_runtime, stub_driver
 
-__all__ = ["claims", "fake_gpus", "fake_mps"]
+__all__ = ["claims", "fake_gpus", "fake_mps", "fake_runtime", "stub_driver"]

@@ -13,7 +13,7 @@ import pytest
 from rapp.errors import RappError
 from rapp.runtime.claim import ClaimError, GpuClaim, abandoned, claims_root, remove
 
-UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"
+UUID = "GPU-52615050-2073-7475-6220-475055203030"
 
 OWNER = f"""
 import sys, time

@@ -8,27 +8,27 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rapp.runtime import mps
 from rapp.runtime.claim import GpuClaim
-from rapp.runtime.gpu import ComputeMode, GpuInfo
 from rapp.runtime.leftovers import clean_up
-from rapp.runtime.mps import MpsControl, MpsDaemon, MpsError, check_gpu, check_partition
+from rapp.runtime.mps import MpsControl, MpsDaemon, MpsError
 from rapp.runtime.processes import processes_with
 
-UUID = "GPU-00112233-4455-6677-8899-aabbccddeeff"
-V100 = GpuInfo(0, UUID, "Tesla V100", 16384, (7, 0), ComputeMode.DEFAULT, None, True)
+UUID = "GPU-52615050-2073-7475-6220-475055203030"
+
+BRIEFLY_S = 1.5
+"""Longer than the imitation takes on a busy machine, and waited for where it does not answer."""
 
 pytestmark = pytest.mark.usefixtures("claims", "fake_mps")
 
 
 def daemons(root: Path) -> set[int]:
     """Everything of MPS that runs for the claims in `root`."""
-    pipes = str(root / UUID[:16] / "p")
+    pipes = str(root / UUID[-12:] / "p")
     return processes_with("nvidia-cuda-mps-", "CUDA_MPS_PIPE_DIRECTORY", pipes)
 
 
@@ -92,10 +92,10 @@ def test_clients_and_daemon_get_the_variables_and_no_others(
     ("mode", "message"),
     [
         ("refuses", "refused to start: An instance of this daemon is already running"),
-        ("never", r"did not start within 0\.5 s"),
-        ("mute", "made no socket; its log ends: Start control daemon for GPU-0011"),
-        ("hangs", r"did not answer `get_server_list` within 0\.5 s"),
-        ("deaf", r"did not answer `get_server_list` within 0\.5 s"),
+        ("never", r"did not start within 1\.5 s"),
+        ("mute", "made no socket; its log ends: Start control daemon for GPU-5261"),
+        ("hangs", r"did not answer `get_server_list` within 1\.5 s"),
+        ("deaf", r"did not answer `get_server_list` within 1\.5 s"),
     ],
 )
 def test_a_daemon_that_fails_is_a_typed_error_and_nothing_is_left(
@@ -104,7 +104,7 @@ def test_a_daemon_that_fails_is_a_typed_error_and_nothing_is_left(
     monkeypatch.setenv("FAKE_MPS", mode)
     with GpuClaim(UUID) as claim:
         with pytest.raises(MpsError, match=message) as caught:
-            MpsDaemon(claim, timeout_s=0.5).start()
+            MpsDaemon(claim, timeout_s=BRIEFLY_S).start()
         assert str(caught.value).endswith("run `rapp doctor --gpu`")
         assert daemons(claims) == set()
     assert list(claims.iterdir()) == []
@@ -112,7 +112,7 @@ def test_a_daemon_that_fails_is_a_typed_error_and_nothing_is_left(
 
 def test_one_that_stops_answering_is_ended_by_signals(claims: Path) -> None:
     with GpuClaim(UUID) as claim:
-        daemon = MpsDaemon(claim, timeout_s=0.5)
+        daemon = MpsDaemon(claim, timeout_s=BRIEFLY_S)
         daemon.start()
         (pid,) = daemons(claims)
         os.kill(pid, 19)  # SIGSTOP: it neither answers nor handles SIGTERM
@@ -160,7 +160,7 @@ def test_sigterm_of_the_owner_stops_the_daemon(claims: Path) -> None:
 def test_a_pid_file_that_names_another_process_harms_nobody(claims: Path) -> None:
     bystander = subprocess.Popen(["sleep", "60"])
     try:
-        with GpuClaim(UUID) as claim, MpsDaemon(claim, timeout_s=0.5) as daemon:
+        with GpuClaim(UUID) as claim, MpsDaemon(claim, timeout_s=BRIEFLY_S) as daemon:
             (daemon.control.pipes / "nvidia-cuda-mps-control.pid").write_text(str(bystander.pid))
             for pid in daemons(claims):
                 os.kill(pid, 9)
@@ -189,42 +189,3 @@ def test_a_socket_whose_path_is_too_long_is_refused_before_anything_starts(claim
         MpsDaemon(claim)
     assert mps._SUN_PATH_BYTES == 107
     assert list(root.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"compute_mode": ComputeMode.PROHIBITED}, "prohibited: sudo nvidia-smi -i 0 -c DEFAULT"),
-        ({"capability": (6, 1)}, r"compute capability 6\.1: SM partitions need 7\.0"),
-        ({"mig": True}, r"cut into slices.*cuda:MIG-<uuid>.*sudo nvidia-smi -i 0 -mig 0"),
-        (
-            {"mig": True, "uuid": "MIG-1", "compute_mode": ComputeMode.EXCLUSIVE_PROCESS},
-            "needs the default compute mode under MIG",
-        ),
-    ],
-)
-def test_a_gpu_without_partitions_is_refused_with_what_to_change(
-    change: dict[str, object], message: str
-) -> None:
-    with pytest.raises(MpsError, match=message):
-        check_gpu(replace(V100, **change))  # type: ignore[arg-type]
-
-
-def test_gpus_that_have_partitions_are_accepted() -> None:
-    check_gpu(V100)
-    check_gpu(replace(V100, compute_mode=ComputeMode.EXCLUSIVE_PROCESS))
-    check_gpu(replace(V100, mig=True, uuid="MIG-1"))
-    check_gpu(replace(V100, capability=None))
-
-
-def test_a_partition_is_what_was_asked_to_a_step_and_never_the_whole_gpu() -> None:
-    for sm_pct, sm_count in ((100, 80), (50, 40), (50, 38), (5, 4), (5, 2), (99, 80), (99, 78)):
-        check_partition(sm_pct, sm_count, 80)
-    check_partition(6.25, 16, 132)  # a chunk of 8 on Hopper, rounded up
-    for sm_pct, sm_count, reason in (
-        (50, 80, "without MPS"),
-        (95, 80, "without MPS"),
-        (50, 20, "another share"),
-    ):
-        with pytest.raises(MpsError, match=reason):
-            check_partition(sm_pct, sm_count, 80)

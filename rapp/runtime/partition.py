@@ -1,0 +1,50 @@
+"""SM partitions as MPS gives them: whether a GPU has them, and whether a process got the one it asked for."""
+
+from __future__ import annotations
+
+from rapp.runtime.gpu import ComputeMode, GpuInfo
+from rapp.runtime.mps import MpsError
+
+_VOLTA = (7, 0)
+"""First compute capability with a limit of SMs for each client of MPS."""
+_SM_STEP = 8
+"""Coarsest step in which NVIDIA documents SM partitions (a chunk on Hopper and later)."""
+
+
+def check_gpu(info: GpuInfo) -> None:
+    """Check that processes can have partitions of the GPU.
+
+    Raises:
+        MpsError: they cannot; with what to change about the GPU.
+    """
+    whole = not info.uuid.startswith("MIG-")
+    if info.compute_mode is ComputeMode.PROHIBITED:
+        reason = f"is in compute mode prohibited: sudo nvidia-smi -i {info.index} -c DEFAULT"
+    elif info.capability is not None and info.capability < _VOLTA:
+        reason = f"has compute capability {info.capability[0]}.{info.capability[1]}: SM partitions need 7.0"
+    elif info.mig and whole:
+        off = f"or turn MIG off: sudo nvidia-smi -i {info.index} -mig 0"
+        reason = f"is cut into slices (MIG): name one as cuda:MIG-<uuid> (nvidia-smi -L lists them), {off}"
+    elif info.mig and info.compute_mode is not ComputeMode.DEFAULT:
+        reason = f"needs the default compute mode under MIG: sudo nvidia-smi -i {info.index} -c DEFAULT"
+    else:
+        return
+    raise MpsError(f"GPU {info.index} ({info.name}) {reason}")
+
+
+def check_partition(sm_pct: float, sm_count: int, sm_total: int) -> None:
+    """Check that a process that asked for `sm_pct` got it.
+
+    The hardware's step is not documented for the percentage; the coarsest documented one is allowed.
+
+    Args:
+        sm_count: multiprocessors the process sees; sm_total: those of the GPU.
+
+    Raises:
+        MpsError: it has another share, most often the whole GPU, for want of MPS.
+    """
+    asked = sm_total * sm_pct / 100
+    whole = sm_count >= sm_total and asked <= sm_total - 2  # no step is smaller than 2
+    if whole or abs(sm_count - asked) > _SM_STEP:
+        reason = "it runs without MPS" if whole else "MPS gave another share"
+        raise MpsError(f"{sm_count} of {sm_total} SMs for a partition of {sm_pct:g} %: {reason}")
