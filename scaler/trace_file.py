@@ -218,7 +218,7 @@ def _from_workload(file: Path, content: Any, name: str) -> RateSteps:
     rates = list(_rates(file, content["rps"], where))
     if not rates:
         raise TraceError(file, "rps is empty", where=where)
-    return RateSteps(np.arange(len(rates) + 1) * float(interval_s), np.array(rates))
+    return RateSteps(np.arange(len(rates) + 1, dtype=np.float64) * interval_s, np.array(rates))
 
 
 def _rates(file: Path, listed: list[Any], where: str | None) -> Iterator[float]:
