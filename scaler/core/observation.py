@@ -32,7 +32,8 @@ class InstanceView:
         config: SM partition, quota and batch that it has now.
         phase: where it is in its life. since_s: when it entered that phase.
         batches: batches that it executed. requests: requests in them.
-        execution_ms: mean time from the start of a batch to its result, ms; None: no batch.
+        run_ms: mean time from the start of a batch until it is computed, ms, before its result is held for
+            the quota; None: no batch. device_ms: mean device time charged for a batch, ms; None: not known.
     """
 
     id: str
@@ -44,7 +45,8 @@ class InstanceView:
     since_s: float
     batches: int = 0
     requests: int = 0
-    execution_ms: float | None = None
+    run_ms: float | None = None
+    device_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

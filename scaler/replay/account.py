@@ -27,6 +27,7 @@ class Placed:
     seen_batches: int = 0
     seen_requests: int = 0
     seen_executing_s: float = 0.0
+    seen_device_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -140,15 +140,18 @@ class Cluster:
     def _view(self, placed: Placed) -> InstanceView:
         w, slot = self.world, placed.slot
         batches = requests = 0
-        execution = None
+        run_ms = device_ms = None
         if placed.ended_s is None:
             batches = int(w.batches[slot]) - placed.seen_batches
             requests = int(w.requests[slot]) - placed.seen_requests
             executing = float(w.executing[slot]) - placed.seen_executing_s
             placed.seen_batches += batches
             placed.seen_requests += requests
+            device = float(w.device_used[slot]) - placed.seen_device_s
             placed.seen_executing_s += executing
-            execution = 1e3 * executing / batches if batches else None
+            placed.seen_device_s += device
+            if batches:
+                run_ms, device_ms = 1e3 * executing / batches, 1e3 * device / batches
         phase, since = Phase.READY, placed.ready_s
         if placed.lost_s is not None:
             phase, since = Phase.LOST, placed.lost_s
@@ -158,7 +161,7 @@ class Cluster:
             phase, since = Phase.STARTING, placed.started_s
         return InstanceView(
             placed.id, placed.function, placed.gpu, placed.row, placed.config, phase, since,
-            batches, requests, execution,
+            batches, requests, run_ms, device_ms,
         )  # fmt: skip
 
     # --- what a controller does ---------------------------------------------------------------------------

@@ -198,6 +198,9 @@ def _instance_event(w: World, i: int) -> None:
         w.tokens[i] = min(w.tokens[i], quota * w.window[i])
         w.tokens_at[i] = now
         w.device_used[i] += w.work[i]
+        w.batches[i] += 1
+        w.requests[i] += w.carried_count[i]
+        w.executing[i] += max(now, w.pace_until[i]) - w.begun_at[i]
         w.stage[i] = HOLDING
         hold(w, i)
         if w.event_at[i] > now:
@@ -242,9 +245,6 @@ def _release(w: World, i: int) -> None:
         w.served[f] += 1
         if w.latency[request] > w.objective[f]:
             w.late[f] += 1
-    w.batches[i] += 1
-    w.requests[i] += n
-    w.executing[i] += now - w.begun_at[i]
     w.carried_count[i] = 0
 
 

@@ -78,7 +78,7 @@ class World(NamedTuple):
     work_left: FloatArray
     event_at: FloatArray
     stopped_at: FloatArray
-    # Sums over batches: number, requests, time from begin to result, device time, host time.
+    # Sums over batches: number, requests, time until computed, device time, host time.
     batches: IntArray
     requests: IntArray
     executing: FloatArray
