@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,14 +19,18 @@ class Coverage:
     Args:
         network: its name.
         measured: points of the grid with at least one row of status `ok`.
+        derived: of these, the points that are computed from others alone.
         missing: the configurations without one, in the order of the grid.
-        failed: rows of status `failed` or `skipped`.
+        failed: rows of status `failed`.
+        skipped: rows of status `skipped`.
     """
 
     network: str
     measured: int
+    derived: int
     missing: tuple[ResourceConfig, ...]
     failed: int
+    skipped: int
 
     def describe_missing(self) -> str:
         """`72 of 800 points missing (SM 5 10 %, quota 10-90 %, batch 1 2 4 8)`, or an empty text."""
@@ -55,18 +59,28 @@ def coverage(table: ProfileTable, grid: ResourceGrid | None = None) -> list[Cove
     """
     expected = list(grid or table_grid(table) or ())
     rows = table.filter(anchor=False)
-    names = ("network", "sm_pct", "quota_pct", "batch", "status")
-    measured: dict[str, set[ResourceConfig]] = {network: set() for network in rows.networks()}
-    failed: dict[str, int] = dict.fromkeys(measured, 0)
+    names = ("network", "sm_pct", "quota_pct", "batch", "status", "derived")
+    points: dict[str, set[ResourceConfig]] = {network: set() for network in rows.networks()}
+    measured: dict[str, set[ResourceConfig]] = {network: set() for network in points}
+    ended: Counter[tuple[str, str]] = Counter()
     known = {(c.sm_pct, c.quota_pct, c.batch): c for c in expected}
-    for network, sm, quota, batch, status in zip(*(rows.column(n).tolist() for n in names), strict=True):
-        if status != "ok":
-            failed[network] += 1
-        elif (sm, quota, batch) in known:
-            measured[network].add(known[sm, quota, batch])
+    for network, *config, status, derived in zip(*(rows.column(n).tolist() for n in names), strict=True):
+        ended[network, status] += 1
+        found = known.get(tuple(config)) if status == "ok" else None
+        if found:
+            points[network].add(found)
+            if not derived:
+                measured[network].add(found)
     return [
-        Coverage(network, len(points), tuple(c for c in expected if c not in points), failed[network])
-        for network, points in measured.items()
+        Coverage(
+            network=network,
+            measured=len(own),
+            derived=len(own - measured[network]),
+            missing=tuple(c for c in expected if c not in own),
+            failed=ended[network, "failed"],
+            skipped=ended[network, "skipped"],
+        )
+        for network, own in points.items()
     ]
 
 
