@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import stat
 import uuid
@@ -149,11 +148,11 @@ def _begin(descriptor: int, path: Path, target: Path, specification: Specificati
         os.ftruncate(descriptor, 0)
         _write(descriptor, line)
         _sync_folder(path.parent)
-    return Record(campaign_id, json.loads(json.dumps(specification)), length=len(line))
+    return Record(campaign_id, specification, length=len(line))
 
 
 def _check_same(there: Specification, here: Specification, path: Path, out: str | Path) -> None:
-    found = differences(there, json.loads(json.dumps(here)))
+    found = differences(there, here)
     if found:
         more = f" and {len(found) - 3} more differences" if len(found) > 3 else ""
         raise ConfigError(

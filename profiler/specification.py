@@ -6,6 +6,7 @@ go on. Versions of software are: half a table from another runtime would be two 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -38,7 +39,7 @@ def specify(
     device = asdict(info)
     # What is free of it changes from one run to the next, and changes no measurement.
     del device["memory_mib"]
-    return {
+    content = {
         "networks": {network.name: network.graph_hash for network in networks},
         "sm_pct": list(grid.sm_pct),
         "quota_pct": list(grid.quota_pct),
@@ -50,6 +51,9 @@ def specify(
         "stop_rule": asdict(rule),
         "options": dict(options or {}),
     }
+    # As it will be read back: enumerations are text by then, tuples lists.
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
 
 
 def differences(there: Specification, here: Specification) -> list[str]:

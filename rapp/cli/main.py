@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from rapp import __version__
-from rapp.cli import calibrate, doctor, evaluate, graph, predict, profiles, recommend, train
+from rapp.cli import calibrate, doctor, evaluate, graph, predict, profile, profiles, recommend, train
 from rapp.errors import RappError
 
 
@@ -49,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(profiles.app, name="profiles")
+app.command("profile")(profile.profile)
 app.command("graph")(graph.graph)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)

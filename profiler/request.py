@@ -1,0 +1,191 @@
+"""From what a user asks for to a campaign that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from profiler.derive import check_derivable
+from profiler.device import Device, NetworkFile
+from profiler.devices.opening import DeviceSettings, device_kind, open_device
+from profiler.devices.replay import ReplayDevice
+from profiler.growing import anchored_only
+from profiler.measure import StopRule
+from profiler.memory import too_large
+from profiler.networks import Networks, named_networks, read_networks
+from profiler.plan import NetworkPlan, QuotaMode, WhyNot, plan_network
+from profiler.specification import Specification, specify
+from rapp.errors import ConfigError
+from rapp.types import ResourceConfig, ResourceGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Adaptive sampling: which predictor asks, and when it knows enough.
+
+    Args:
+        predictor: folder of its artifact.
+        target_pct: stop at this predicted error, %.
+        most_points: of a network.
+    """
+
+    predictor: Path
+    target_pct: float
+    most_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to measure on what, and how.
+
+    Args:
+        networks: ONNX files; for a replay names too, and none for all of its table.
+        device: as `open_device` takes it.
+        mode: None: `derive` on cuda, unless adaptive; `measure` elsewhere.
+        adaptive: None: the whole grid.
+    """
+
+    networks: tuple[str, ...]
+    device: str
+    grid: ResourceGrid
+    settings: DeviceSettings = field(default_factory=DeviceSettings)
+    rule: StopRule = field(default_factory=StopRule)
+    mode: QuotaMode | None = None
+    seed: int = 0
+    anchors: bool = True
+    adaptive: Adaptive | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A campaign that can run.
+
+    Args:
+        plans: whole grids, one for each network.
+        specification: for the journal.
+    """
+
+    request: Request
+    device: Device
+    networks: Networks
+    mode: QuotaMode
+    plans: tuple[NetworkPlan, ...]
+    specification: Specification
+
+    @property
+    def rows_of(self) -> tuple[NetworkPlan, ...]:
+        """The plans of the table: for adaptive sampling the anchors alone are planned."""
+        if self.request.adaptive is None:
+            return self.plans
+        return tuple(anchored_only(plan) for plan in self.plans)
+
+
+@contextmanager
+def prepared(request: Request) -> Iterator[Prepared]:
+    """Open the device and plan; the device is closed on leaving.
+
+    Raises:
+        RappError: the device cannot be had, a network cannot be read, or options exclude each other.
+    """
+    mode = _mode(request)
+    # Files first: a device may be slow to open.
+    networks = None if device_kind(request.device) == "replay" else _files(request)
+    device = open_device(request.device, request.settings)
+    try:
+        if mode == QuotaMode.DERIVE:
+            check_derivable(device.info)
+        if isinstance(device, ReplayDevice):
+            networks = named_networks(request.networks, device.networks, request.grid.batch)
+        assert networks is not None
+        why_not = obstacles(device, networks)
+        plans = tuple(
+            plan_network(
+                network,
+                request.grid,
+                mode=mode,
+                seed=request.seed,
+                anchors=request.anchors,
+                why_not=why_not,
+            )
+            for network in networks.files
+        )
+        specification = specify(
+            networks.files,
+            request.grid,
+            device.info,
+            request.rule,
+            mode=mode,
+            seed=request.seed,
+            anchors=request.anchors,
+            options=_options(request, device),
+        )
+        yield Prepared(request, device, networks, mode, plans, specification)
+    finally:
+        device.close()
+
+
+def obstacles(device: Device, networks: Networks) -> WhyNot:
+    """Why a configuration cannot be measured: its batch, its partition, or the memory it needs."""
+    memory_mib = device.info.memory_mib
+    partitions: dict[float, str | None] = {}
+
+    def why_not(network: NetworkFile, config: ResourceConfig) -> str | None:
+        if network.batches is not None and config.batch not in network.batches:
+            served = ", ".join(map(str, network.batches))
+            return f"the network runs with batch {served} alone"
+        if config.sm_pct not in partitions:
+            partitions[config.sm_pct] = device.why_not(config.sm_pct)
+        if partitions[config.sm_pct] is not None:
+            return partitions[config.sm_pct]
+        need_mib = networks.need_mib.get(network.name, {}).get(config.batch)
+        return None if need_mib is None else too_large(need_mib, memory_mib)
+
+    return why_not
+
+
+def _mode(request: Request) -> QuotaMode:
+    if request.adaptive is not None and request.mode == QuotaMode.DERIVE:
+        raise ConfigError(
+            "--adaptive chooses quotas as it chooses partitions, so that --quota-mode derive has no place:"
+            " leave one out"
+        )
+    if request.mode is not None:
+        return request.mode
+    on_gpu = device_kind(request.device) == "cuda"
+    return QuotaMode.DERIVE if on_gpu and request.adaptive is None else QuotaMode.MEASURE
+
+
+def _files(request: Request) -> Networks:
+    if not request.networks:
+        raise ConfigError("no network to profile: give ONNX files (a replay alone can do without)")
+    return read_networks([Path(name) for name in request.networks], request.grid.batch)
+
+
+def _options(request: Request, device: Device) -> dict[str, Any]:
+    """What changes the measurements and is said nowhere else."""
+    options: dict[str, Any] = {}
+    if request.settings.timeout_s is not None and not isinstance(device, ReplayDevice):
+        options["timeout_s"] = request.settings.timeout_s
+    if request.adaptive is not None:
+        options["adaptive"] = {
+            "predictor": _fingerprint(request.adaptive.predictor),
+            "target_pct": request.adaptive.target_pct,
+            "most_points": request.adaptive.most_points,
+        }
+    return options
+
+
+def _fingerprint(artifact: Path) -> str:
+    """SHA-256 of the card, which has those of the artifact's other files."""
+    import hashlib
+
+    try:
+        return hashlib.sha256((artifact / "card.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"--predictor {artifact}: is no predictor artifact, its card.json cannot be read"
+            f" ({error.strerror})"
+        ) from error
