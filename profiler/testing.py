@@ -144,15 +144,16 @@ class DeviceContract:
         tight, wide = self.quotas
         with device.open(network, self.partitions[0]) as session:
             session.prepare(self.batches[0])
+            window_ms = device.info.window_ms or 0.0
             medians: dict[float, list[float]] = {tight: [], wide: []}
             for quota_pct in (wide, tight, wide, tight):
                 session.set_quota(quota_pct)
-                medians[quota_pct].append(self._median_ms(session))
+                medians[quota_pct].append(self._median_ms(session, window_ms))
             slow_ms, fast_ms = min(medians[tight]), min(medians[wide])
             assert slow_ms >= self.slowdown * fast_ms, f"{slow_ms} ms at {tight} %, {fast_ms} ms at {wide} %"
             session.set_quota(tight)
             session.prepare(self.batches[0])
-            assert self._median_ms(session) < slow_ms, "prepare sets the quota back to 100 %"
+            assert self._median_ms(session, window_ms) < slow_ms, "prepare sets the quota back to 100 %"
 
     def test_sessions_follow_each_other_and_answer_alike(self, device: Device, network: NetworkFile) -> None:
         answers = []
@@ -223,9 +224,10 @@ class DeviceContract:
         device.close()
         device.close()
 
-    def _median_ms(self, session: Session) -> float:
-        """Median wall time once the credit of the quota before is used up, ms."""
-        session.run(3)
+    def _median_ms(self, session: Session, window_ms: float) -> float:
+        """Median wall time once the credit of the quota's window is used up, ms."""
+        run_ms = float(session.run(1).wall_ms[0])
+        session.run(min(1 + math.ceil(window_ms / run_ms), 200))
         return float(np.median(session.run(self.runs).wall_ms))
 
 

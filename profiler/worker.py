@@ -125,7 +125,8 @@ class WorkerSession:
                 stdout=self._printed,
                 stderr=self._printed,
                 # A group of its own: Ctrl-C is for the campaign, and the group can be killed with all in it.
-                start_new_session=True,
+                # Not a session of its own, which Linux would schedule apart, whatever the user's `nice`.
+                process_group=0,
             )
 
     @property
