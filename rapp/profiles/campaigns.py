@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from rapp.types import ResourceConfig
 MOST_DRIFT_PCT = 3.0
 """Anchors that differ by more are told as a fault: the device changed while the campaign ran. That is about
 the noise of the public V100 profiles, whose unnoticed steps of 12 % and more no predictor can learn."""
+
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 
 # What our profiler writes into the column `software` beside versions: of a network as a whole, of a point.
 _DRIFT, _DERIVED_ERROR, _DERIVED_BY = "anchor_drift_pct", "derived_error_pct", "derived_by"
@@ -132,6 +135,12 @@ def describe_rows(one: Campaign) -> str:
     samples = "" if one.samples is None else f" ({one.samples:.0f} samples each, median)"
     rows = "1 row" if one.measured == 1 else f"{one.measured:,} rows"
     return ", ".join([f"{rows} measured{samples}", *more])
+
+
+def describe_software(one: Campaign) -> str:
+    """`cuda 12.4, onnxruntime 1.20.1 / 1.20.0`; digests are cut to 12 digits, --json has them whole."""
+    shown = {name: [_DIGEST.sub(r"\1…", value) for value in values] for name, values in one.software.items()}
+    return ", ".join(f"{name} {' / '.join(values)}" for name, values in shown.items())
 
 
 def describe_drift(one: Campaign) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rapp.profiles.coverage import describe_configs
 from rapp.profiles.table import ProfileTable
@@ -79,11 +79,20 @@ def endings(rows: ProfileTable) -> list[Ending]:
 
 
 def shared(found: Iterable[Ending]) -> list[tuple[tuple[str, ...], Ending]]:
-    """The same status, reason and points at several networks as one: the networks, and the first's ending."""
+    """What ended alike at several networks, at the same points for the same reason, as one.
+
+    Returns the networks, and the first's ending; its `details` tells whether all have the same detail.
+    """
     groups: dict[tuple[str, str, tuple[ResourceConfig, ...]], list[Ending]] = defaultdict(list)
     for one in found:
         groups[one.status, one.reason, tuple(sorted(one.configs))].append(one)
-    return [(tuple(one.network for one in group), group[0]) for group in groups.values()]
+    return [
+        (
+            tuple(one.network for one in group),
+            replace(group[0], details=max(len({e.detail for e in group}), *(e.details for e in group))),
+        )
+        for group in groups.values()
+    ]
 
 
 def _split(reason: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from rapp.profiles.campaigns import (
     describe_conditions,
     describe_drift,
     describe_rows,
+    describe_software,
     describe_times,
 )
 from rapp.profiles.coverage import describe_axis, describe_configs
@@ -81,10 +82,8 @@ def _print_missing(console: Console, summary: SettingSummary) -> None:
         console.print(Text(f"{derived:,} of {total:,} points are derived: computed from others"))
     for names, ending in shared(one for network in summary.networks for one in network.endings):
         everywhere = len(names) == len(summary.networks) > 1
-        detail = ""
-        if ending.detail:
-            more = " and others" if len(names) > 1 or ending.details > 1 else ""
-            detail = f": {ending.detail}{more}"
+        more = " and others" if ending.details > 1 else ""
+        detail = f": {ending.detail}{more}" if ending.detail else ""
         who = "every network" if everywhere else _some(names)
         console.print(Text(f"{who}: {ending.describe()}{detail}", style="yellow"), soft_wrap=False)
     for one in summary.networks:
@@ -110,7 +109,7 @@ def _lines(one: Campaign) -> Iterator[Text]:
     if conditions:
         yield Text(conditions)
     if one.software:
-        yield Text(", ".join(f"{name} {' / '.join(values)}" for name, values in one.software.items()))
+        yield Text(describe_software(one))
     yield Text(describe_rows(one))
     if one.unconverged:
         yield Text(f"not converged: {one.unconverged:,} of the rows measured", style="yellow")

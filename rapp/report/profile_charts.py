@@ -1,4 +1,4 @@
-"""Curves of a network's points: scaling over SM and quota, throughput over GPU share, device time."""
+"""Curves of a network's points: scaling over SM and quota, throughput over device share, device time."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def _scaling(curves: list[Curve], label: str, title: str, width: int) -> str | N
 
 
 def throughput(cells: Cells, latency_ms: FloatArray, width: int = WIDTH) -> str:
-    """The most requests a second that one instance serves with at most a GPU share, a line a batch.
+    """The most requests a second that one instance serves with at most a share of the device, a line a
+    batch.
 
     A batch of b requests every L ms serves 1000 b / L of them a second, at a share of SM x quota. Dots
     are configurations that no other one with as little share surpasses, at most `MOST_DOTS` of them.
@@ -96,7 +97,7 @@ def throughput(cells: Cells, latency_ms: FloatArray, width: int = WIDTH) -> str:
     sm, quota, batch = np.meshgrid(*(np.asarray(axis, float) for axis in axes), indexing="ij")
     share, rps = sm * quota / 1e4, 1e3 * batch / latency_ms
     known = np.flatnonzero(cells.known)
-    x = thinned(padded_log(share.flat[known], "GPU share, GPUs"), 0.12)
+    x = thinned(padded_log(share.flat[known], "device share, SM × quota"), 0.12)
     y = padded_log(rps.flat[known], "requests/s")
     plot = Plot(x, y, title=f"Throughput of {cells.network}", width=width, height=HEIGHT)
     place = np.broadcast_to(np.arange(len(axes[2])), share.shape)
@@ -111,7 +112,7 @@ def throughput(cells: Cells, latency_ms: FloatArray, width: int = WIDTH) -> str:
         plot.line(*steps, f"line b{index % COLOURS}")
         front = best[place.flat[best] == index]
         about = [
-            f"{_three(share.flat[k])} GPUs (SM {sm.flat[k]:g} %, quota {quota.flat[k]:g} %,"
+            f"{_three(share.flat[k])} of the device (SM {sm.flat[k]:g} %, quota {quota.flat[k]:g} %,"
             f" batch {batch.flat[k]:g}): {_three(rps.flat[k])} requests/s"
             for k in front
         ]

@@ -147,7 +147,7 @@ class NetworkPlots:
         """Title, plot and note of each chart that the points suffice for."""
         device_ms = cells.values(self._columns["device_ms"])
         # Three fill a line; four make two lines of wider ones.
-        width = profile_charts.WIDTH if np.isnan(device_ms).all() else 3 * profile_charts.WIDTH // 2
+        width = profile_charts.WIDTH if np.isnan(device_ms).all() else 4 * profile_charts.WIDTH // 3
         charts: list[dict[str, Any]] = []
 
         def add(title: str, plot: str, note: str = "") -> None:
@@ -160,7 +160,7 @@ class NetworkPlots:
         if found:
             add(f"Over time quota, at SM {found[0]:g} %", found[1])
         most = "The most that one instance serves with at most this share. Dots: the best of all batches."
-        add("Throughput over GPU share", profile_charts.throughput(cells, latency_ms, width), most)
+        add("Throughput over device share", profile_charts.throughput(cells, latency_ms, width), most)
         device = profile_charts.device_against_latency(cells, latency_ms, device_ms, width)
         if device:
             busy = "Dashed: the device is busy all the time. Above it host or quota take the rest."

@@ -14,6 +14,7 @@ from rapp.profiles.campaigns import (
     Campaign,
     describe_conditions,
     describe_rows,
+    describe_software,
     describe_times,
 )
 from rapp.profiles.cells import Cells, cells
@@ -157,7 +158,7 @@ def _campaign(one: Campaign) -> dict[str, Any]:
             "error of derived points",
             "" if one.derived_error_pct is None else f"{one.derived_error_pct:.1f} %, mean where measured",
         ),
-        ("software", ", ".join(f"{name} {' / '.join(values)}" for name, values in one.software.items())),
+        ("software", describe_software(one)),
     ]
     anchors = sorted(one.anchors, key=lambda anchor: -(anchor.drift_pct or 0))
     return {
@@ -189,7 +190,7 @@ def _endings(summary: SettingSummary) -> list[dict[str, Any]]:
             "status": ending.status,
             "reason": ending.reason,
             "detail": ending.detail,
-            "others": ending.details > 1 or len(names) > 1,
+            "others": ending.details > 1,
             "points": f"{len(names) * len(ending.configs):,}",
             "networks": ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else ""),
             "where": describe_configs(ending.configs),

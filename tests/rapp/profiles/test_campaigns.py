@@ -13,6 +13,7 @@ from rapp.profiles.campaigns import (
     describe_conditions,
     describe_drift,
     describe_rows,
+    describe_software,
     describe_times,
 )
 from rapp.types import ResourceConfig
@@ -118,6 +119,15 @@ def test_software_and_what_the_profiler_tells_of_points(row):
     assert (found.counts_rejected, found.outputs_compared) == (1, 1)
     assert (found.derived_by, found.derived_error_pct) == (("L = D / q",), 2.5)
     assert found.drift_pct == 0.4
+
+
+def test_software_in_words(row):
+    found = _one(
+        row(batch=1, software=json.dumps({"cuda": "12.4", "rows": "ab" * 32})),
+        row(batch=2, software=json.dumps({"cuda": "12.6"})),
+    )
+    assert describe_software(found) == "cuda 12.4 / 12.6, rows abababababab…"
+    assert found.software["rows"] == ("ab" * 32,)
 
 
 def test_software_of_equal_text_counts_for_each_row(row):

@@ -99,4 +99,5 @@ def test_the_same_ending_of_several_networks_is_told_once(row):
         for sm in sms
     ]
     found = shared(endings(ProfileTable.from_rows(rows)))
-    assert [(names, len(ending.configs)) for names, ending in found] == [(("a", "b"), 2), (("c",), 1)]
+    told = [(names, len(ending.configs), ending.details) for names, ending in found]
+    assert told == [(("a", "b"), 2, 2), (("c",), 1, 1)]

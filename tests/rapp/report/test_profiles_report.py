@@ -106,7 +106,7 @@ def test_figures_of_the_head_and_the_tables(campaign):
     ended = [row for row in page.rows if row[0] in ("failed", "skipped", "no row")]
     assert [row[:2] for row in ended] == [["failed", "2"], ["skipped", "4"], ["no row", "1"], ["no row", "1"]]
     assert ended[0][2:] == [
-        "out of memory96 MiB short and others",
+        "out of memory96 MiB short",
         "alpha, beta",
         "SM 25 %, quota 100 %, batch 8",
     ]
@@ -206,7 +206,7 @@ def test_throughput_has_the_best_of_each_share(campaign):
     svg = profile_charts.throughput(one, one.values(table.column("latency_ms")))
     titles = re.findall(r"<title>(.*?)</title>", svg)
     # 1000 batch / latency is 125 x SM x quota for every batch, so that each share of its own is a step.
-    assert "1 GPUs (SM 100 %, quota 100 %, batch 1): 125 requests/s" in titles
+    assert "1 of the device (SM 100 %, quota 100 %, batch 1): 125 requests/s" in titles
     shares = sorted(float(title.split()[0]) for title in titles)
     assert shares == [0.05, 0.1, 0.125, 0.2, 0.25, 0.5, 1]
 
