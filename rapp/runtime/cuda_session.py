@@ -1,6 +1,6 @@
 """ONNX Runtime on a GPU: sessions that run wholly on the CUDA provider or not at all, timed from outside.
 
-    session = cuda_session("resnet50.onnx", dims={"N": 4}, stream=stream.handle)
+    session = cuda_session("resnet50.onnx", stream=stream.handle)
     network = BoundNetwork(session, seeded_inputs(session, 4))
     network.launch()                         # returns when everything is launched
     stream.synchronize()
@@ -96,16 +96,14 @@ def provider_options(stream: int | None = None, memory_limit_mib: float | None =
 def cuda_session(
     model: bytes | str | Path,
     *,
-    dims: Mapping[str, int] | None = None,
     stream: int | None = None,
     memory_limit_mib: float | None = None,
 ) -> InferenceSession:
     """Load a network for the GPU that this process sees, or the first of them.
 
     Args:
-        model: an ONNX file, or the content of one.
-        dims: numbers for open dimensions, by their symbol. Where all are fixed, ONNX Runtime computes shapes
-            when it loads, and leaves none of it to the CPU.
+        model: an ONNX file, or the content of one. Where its batch is fixed (`rapp.graph.with_batch`), ONNX
+            Runtime computes shapes when it loads, and leaves none of that to the CPU.
         stream, memory_limit_mib: as in `provider_options`.
 
     Raises:
@@ -123,12 +121,12 @@ def cuda_session(
     source = model if isinstance(model, bytes) else str(model)
     options = provider_options(stream, memory_limit_mib)
     try:
-        session = _session(runtime, source, options, {_NO_CPU_NODES: "1"}, dims)
+        session = _session(runtime, source, options, {_NO_CPU_NODES: "1"})
     except Exception as error:
         if not _is_runtimes(error):
             raise
         if _ON_CPU in str(error):
-            raise _what_falls_back(runtime, source, options, dims) from error
+            raise _what_falls_back(runtime, source, options) from error
         raise _classified(error) from error
     if session.get_providers()[:1] != [PROVIDER]:
         raise _not_loaded()
@@ -190,11 +188,7 @@ def _check_provider(runtime: ModuleType) -> None:
 
 
 def _session(
-    runtime: ModuleType,
-    source: bytes | str,
-    options: Mapping[str, str],
-    entries: Mapping[str, str],
-    dims: Mapping[str, int] | None,
+    runtime: ModuleType, source: bytes | str, options: Mapping[str, str], entries: Mapping[str, str]
 ) -> InferenceSession:
     settings = runtime.SessionOptions()
     settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -204,18 +198,16 @@ def _session(
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     for name, value in entries.items():
         settings.add_session_config_entry(name, value)
-    for symbol, number in (dims or {}).items():
-        settings.add_free_dimension_override_by_name(symbol, number)
     providers = [(PROVIDER, dict(options))]
     return runtime.InferenceSession(source, settings, providers=providers, enable_fallback=0)
 
 
 def _what_falls_back(
-    runtime: ModuleType, source: bytes | str, options: Mapping[str, str], dims: Mapping[str, int] | None
+    runtime: ModuleType, source: bytes | str, options: Mapping[str, str]
 ) -> CudaSessionError:
     """Why some of the network would run on the CPU; loads it once more, with the CPU allowed, to find out."""
     with _translated():
-        session = _session(runtime, source, options, {_RECORD_NODES: "1"}, dims)
+        session = _session(runtime, source, options, {_RECORD_NODES: "1"})
     if session.get_providers()[:1] != [PROVIDER]:
         return _not_loaded()
     operators = "some operators"

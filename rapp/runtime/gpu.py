@@ -115,7 +115,7 @@ def disturbance(before: GpuState, after: GpuState, known_pids: Collection[int]) 
         return f"{Disturbance.THROTTLED}: {', '.join(reasons)}"
     first, last = before.sm_clock_mhz, after.sm_clock_mhz
     if first and last and abs(last - first) > CLOCK_TOLERANCE * first:
-        return f"{Disturbance.CLOCK_MOVED}: {first} to {last} MHz"
+        return Disturbance.CLOCK_MOVED.value
     if others := sorted((before.pids | after.pids).difference(known_pids)):
         return f"{Disturbance.OTHER_PROCESS}: pid {', '.join(map(str, others))}"
     return None

@@ -110,10 +110,14 @@ class MpsControl:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_MPS_")}
         return {**kept, _PIPES: str(self.pipes), _LOGS: str(self.logs), **extra}
 
-    def client_pids(self) -> set[int]:
+    def server_pids(self) -> frozenset[int]:
+        """The daemon's servers; there is none before the first client."""
+        return frozenset(_numbers(self.command("get_server_list")))
+
+    def client_pids(self) -> frozenset[int]:
         """Processes that use the daemon's servers now."""
-        servers = _numbers(self.command("get_server_list"))
-        return {pid for server in servers for pid in _numbers(self.command(f"get_client_list {server}"))}
+        lists = (self.command(f"get_client_list {server}") for server in self.server_pids())
+        return frozenset(pid for listed in lists for pid in _numbers(listed))
 
     def check_client(self, pid: int) -> None:
         """Check that the process `pid`, which has a CUDA context, is a client of the daemon.

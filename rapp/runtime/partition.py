@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rapp.errors import RappError
 from rapp.runtime.gpu import ComputeMode, GpuInfo
-from rapp.runtime.mps import MpsError
+from rapp.runtime.mps import MpsError, control_program
 
 _VOLTA = (7, 0)
 """First compute capability with a limit of SMs for each client of MPS."""
@@ -11,25 +12,39 @@ _SM_STEP = 8
 """Coarsest step in which NVIDIA documents SM partitions (a chunk on Hopper and later)."""
 
 
+class GpuSetupError(RappError):
+    """The GPU is set up so that nothing can be run on it, or not under MPS."""
+
+
 def check_gpu(info: GpuInfo) -> None:
-    """Check that processes can have partitions of the GPU.
+    """Check that a process can run on the GPU, under MPS or not.
 
     Raises:
-        MpsError: they cannot; with what to change about the GPU.
+        GpuSetupError: it cannot; with what to change about the GPU.
     """
-    whole = not info.uuid.startswith("MIG-")
+    default_mode = f"sudo nvidia-smi -i {info.index} -c DEFAULT"
     if info.compute_mode is ComputeMode.PROHIBITED:
-        reason = f"is in compute mode prohibited: sudo nvidia-smi -i {info.index} -c DEFAULT"
-    elif info.capability is not None and info.capability < _VOLTA:
-        reason = f"has compute capability {info.capability[0]}.{info.capability[1]}: SM partitions need 7.0"
-    elif info.mig and whole:
+        reason = f"is in compute mode prohibited: {default_mode}"
+    elif info.mig and not info.uuid.startswith("MIG-"):
         off = f"or turn MIG off: sudo nvidia-smi -i {info.index} -mig 0"
         reason = f"is cut into slices (MIG): name one as cuda:MIG-<uuid> (nvidia-smi -L lists them), {off}"
     elif info.mig and info.compute_mode is not ComputeMode.DEFAULT:
-        reason = f"needs the default compute mode under MIG: sudo nvidia-smi -i {info.index} -c DEFAULT"
+        reason = f"needs the default compute mode for MPS under MIG: {default_mode}"
     else:
         return
-    raise MpsError(f"GPU {info.index} ({info.name}) {reason}")
+    raise GpuSetupError(f"GPU {info.index} ({info.name}) {reason}")
+
+
+def why_no_partitions(info: GpuInfo) -> str | None:
+    """Why the GPU can be had as a whole only; None: it has partitions."""
+    if info.capability is not None and info.capability < _VOLTA:
+        major, minor = info.capability
+        return f"{info.name} has compute capability {major}.{minor}, SM partitions need 7.0"
+    try:
+        control_program()
+    except MpsError as error:
+        return str(error)
+    return None
 
 
 def check_partition(sm_pct: float, sm_count: int, sm_total: int) -> None:

@@ -10,10 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 FAKES = Path(__file__).parent
 UUID = "GPU-52615050-2073-7475-6220-475055203030"
@@ -38,6 +42,11 @@ class FakeGpus:
         self._content["gpus"] = gpus
         self._write()
 
+    def reset(self) -> None:
+        """One Tesla V100 in its first state again."""
+        self._content = {"gpus": [{"uuid": UUID, "used_mib": 0}], "error": None}
+        self._write()
+
     def fail(self, code: int) -> None:
         """Let every call fail with this code of NVML."""
         self._content["error"] = code
@@ -51,6 +60,14 @@ class FakeGpus:
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(self._content))
         part.replace(self.path)  # readers never see half a file
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An imitated machine: its GPUs, and the folder of this user's claims on them."""
+
+    gpus: FakeGpus
+    claims: Path
 
 
 @pytest.fixture
@@ -111,3 +128,42 @@ def stub_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     native = FAKES.parents[1] / "native"
     subprocess.run(["make", "-s", "-C", str(native), "stub", f"OUT={out}"], check=True)
     return out / "stub" / "libcuda.so.1"
+
+
+@pytest.fixture(scope="module")
+def machine(stub_driver: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with one V100 and everything that measuring on it needs, for the tests of a module."""
+    base = Path(tempfile.mkdtemp(prefix="rt", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("VISIBLE_DEVICES", "MPS_ACTIVE_THREAD_PERCENTAGE", "MPS_PIPE_DIRECTORY"):
+            patch.delenv(f"CUDA_{name}", raising=False)
+        patch.setenv("TMPDIR", str(base))
+        patch.setattr(tempfile, "tempdir", None)
+        gpus = FakeGpus(base / "nvml.json")
+        gpus.reset()
+        patch.setenv("FAKE_NVML", str(gpus.path))
+        for name in ("pynvml", "onnxruntime"):
+            patch.setitem(sys.modules, name, load(name))
+        patch.setenv("PYTHONPATH", str(FAKES / "modules"), prepend=os.pathsep)
+        patch.setenv("PATH", str(FAKES / "bin"), prepend=os.pathsep)
+        patch.setenv("LD_LIBRARY_PATH", str(stub_driver.parent), prepend=os.pathsep)
+        claims = base / f"rapp-{os.getuid()}"
+        claims.mkdir(mode=0o700)
+        yield Machine(gpus, claims)
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def small_network(tmp_path: Path) -> Path:
+    """y = relu(x W), x of shape (N, 6), with seeded W of shape (6, 4)."""
+    weight = np.random.default_rng(7).standard_normal((6, 4)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])],
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor("w", TensorProto.FLOAT, weight.shape, weight.tobytes(), raw=True)],
+    )
+    path = tmp_path / "network.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

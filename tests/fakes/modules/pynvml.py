@@ -8,6 +8,7 @@ and null means that it is not supported. Calls that change a GPU are written bac
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from pathlib import Path
@@ -118,8 +119,20 @@ def nvmlDeviceGetName(handle: int) -> str:
 
 
 def nvmlDeviceGetMemoryInfo(handle: int) -> Any:
-    total, used = _of(handle, "memory_mib") * 2**20, _of(handle, "used_mib") * 2**20
+    total = _of(handle, "memory_mib") * 2**20
+    used = _of(handle, "used_mib") * 2**20 + _used_on_stub()
     return SimpleNamespace(total=total, used=used, free=total - used)
+
+
+def _used_on_stub() -> int:
+    """What this process has taken of the stub driver's device; 0 where it does not use it."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1", os.RTLD_NOLOAD)
+    except OSError:
+        return 0
+    driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))  # changes nothing without a context
+    return total.value - free.value
 
 
 def nvmlDeviceGetCudaComputeCapability(handle: int) -> tuple[int, int]:

@@ -75,9 +75,6 @@ class TestLoading:
             assert cuda_session(source).get_providers()[0] == "CUDAExecutionProvider"
         assert capfd.readouterr().out == ""
 
-    def test_open_dimensions_can_be_fixed(self, network: Path) -> None:
-        assert cuda_session(network, dims={"n": 4}).get_inputs()[0].shape == [4, 3]
-
     def test_an_onnxruntime_without_cuda_is_named_with_the_repair(
         self, network: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

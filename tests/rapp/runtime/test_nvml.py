@@ -136,7 +136,7 @@ class TestDisturbance:
     def test_a_clock_that_moves_by_more_than_3_percent_of_the_first(self, first: int, last: int) -> None:
         found = disturbance(replace(QUIET, sm_clock_mhz=first), replace(QUIET, sm_clock_mhz=last), {7})
         moved = abs(last - first) * 100 > 3 * first
-        assert found == (f"clock moved: {first} to {last} MHz" if moved else None)
+        assert found == ("clock moved" if moved else None)
 
     def test_throttling_at_either_end_counts(self) -> None:
         hot = replace(QUIET, throttles=("power cap",))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rapp.runtime.gpu import ComputeMode, GpuInfo
 from rapp.runtime.mps import MpsError
-from rapp.runtime.partition import check_gpu, check_partition
+from rapp.runtime.partition import GpuSetupError, check_gpu, check_partition, why_no_partitions
 
 V100 = GpuInfo(0, "GPU-0011", "Tesla V100", 16384, (7, 0), ComputeMode.DEFAULT, None, True)
 
@@ -17,26 +18,35 @@ V100 = GpuInfo(0, "GPU-0011", "Tesla V100", 16384, (7, 0), ComputeMode.DEFAULT, 
     ("change", "message"),
     [
         ({"compute_mode": ComputeMode.PROHIBITED}, "prohibited: sudo nvidia-smi -i 0 -c DEFAULT"),
-        ({"capability": (6, 1)}, r"compute capability 6\.1: SM partitions need 7\.0"),
         ({"mig": True}, r"cut into slices.*cuda:MIG-<uuid>.*sudo nvidia-smi -i 0 -mig 0"),
         (
             {"mig": True, "uuid": "MIG-1", "compute_mode": ComputeMode.EXCLUSIVE_PROCESS},
-            "needs the default compute mode under MIG",
+            "needs the default compute mode for MPS under MIG",
         ),
     ],
 )
-def test_a_gpu_without_partitions_is_refused_with_what_to_change(
+def test_a_gpu_that_cannot_be_used_is_refused_with_what_to_change(
     change: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(MpsError, match=message):
+    with pytest.raises(GpuSetupError, match=message):
         check_gpu(replace(V100, **change))  # type: ignore[arg-type]
 
 
-def test_gpus_that_have_partitions_are_accepted() -> None:
+def test_gpus_that_can_be_used_are_accepted() -> None:
     check_gpu(V100)
     check_gpu(replace(V100, compute_mode=ComputeMode.EXCLUSIVE_PROCESS))
     check_gpu(replace(V100, mig=True, uuid="MIG-1"))
     check_gpu(replace(V100, capability=None))
+
+
+def test_partitions_need_volta_and_the_control_program(
+    fake_mps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert why_no_partitions(V100) is None
+    old = why_no_partitions(replace(V100, name="Tesla P100", capability=(6, 0)))
+    assert old == "Tesla P100 has compute capability 6.0, SM partitions need 7.0"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert str(why_no_partitions(V100)).startswith("no nvidia-cuda-mps-control on PATH")
 
 
 def test_a_partition_is_what_was_asked_to_a_step_and_never_the_whole_gpu() -> None:
