@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "admission.h"
 #include "block.h"
 #include "bucket.h"
 #include "clock.h"
@@ -72,6 +73,12 @@ static void wind_down(struct quota_block *block)
     pthread_mutex_unlock(&mutex);
 }
 
+static void mark_all(void)
+{
+    for (struct stream *stream = streams_all(); stream; stream = stream->next)
+        groups_mark(stream);
+}
+
 /* Streams that were destroyed with groups in flight: nobody else would look at them. */
 static void collect_orphans(struct quota_block *block)
 {
@@ -100,14 +107,16 @@ static struct stream *admit(struct quota_block *block, CUstream handle)
             break;
         collect_orphans(block);
         bool for_tokens;
-        int64_t delay_ns = groups_delay(block, stream, &for_tokens);
+        int64_t delay_ns = admission_delay(block, stream, &for_tokens);
         if (delay_ns == 0) {
             if (!groups_open(stream))
                 stream = NULL;
             break;
         }
-        if (for_tokens && !waiting_since)
+        if (for_tokens && !waiting_since) {
             waiting_since = now_ns();
+            mark_all(); /* this thread launches nothing meanwhile, and its other streams may run dry */
+        }
         pthread_mutex_unlock(&mutex);
         nap(delay_ns);
         pthread_mutex_lock(&mutex);
@@ -147,15 +156,14 @@ void gate_leave(struct stream *stream, enum kind kind, CUresult result)
     if (!stream || !block)
         return;
     pthread_mutex_lock(&mutex);
-    /* 0: the program destroyed the stream during its own launch. */
-    if (stream->launching && stream->open) {
+    if (stream->launching)
         stream->launching--;
-        if (result == CUDA_SUCCESS) {
-            groups_count(block, stream, kind);
-            atomic_fetch_add_explicit(&block->launches, 1, memory_order_relaxed);
-        } else {
-            groups_cancel(stream);
-        }
+    /* Not open: the stream or its context was destroyed meanwhile, or the device is broken. */
+    if (!stream->open || result != CUDA_SUCCESS) {
+        groups_cancel(stream);
+    } else {
+        groups_count(block, stream, kind);
+        atomic_fetch_add_explicit(&block->launches, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&mutex);
 }
@@ -182,9 +190,7 @@ void gate_mark_all(void)
     if (!block_with_groups())
         return;
     pthread_mutex_lock(&mutex);
-    for (struct stream *stream = streams_all(); stream; stream = stream->next)
-        if (stream->handle)
-            groups_mark(stream);
+    mark_all();
     pthread_mutex_unlock(&mutex);
 }
 

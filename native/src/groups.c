@@ -7,11 +7,11 @@
 #include "driver.h"
 
 enum {
-    SHORTEST_NAP_NS = 20 * NS_PER_US,
-    LONGEST_NAP_NS = NS_PER_MS,  /* a new quota is seen this soon */
-    SPARSE_NS = 100 * NS_PER_US, /* launches this far apart are marked one by one */
-    SHORTEST_MEAN_NS = 100,      /* bounds the launches of a group when the device is too fast to time */
-    REBASE_NS = NS_PER_S,        /* distances are floats of ms, exact to 60 ns at this one */
+    SPARSE_NS = 50 * NS_PER_US, /* launches this far apart are marked one by one */
+    SHORTEST_MEAN_NS = 100,     /* bounds the launches of a group when the device is too fast to time */
+    /* An idle device gets to a new event within this; a guess, as it was never measured on a GPU. */
+    LATE_LOOK_NS = 30 * NS_PER_US,
+    REBASE_NS = NS_PER_S, /* distances are floats of ms, exact to 60 ns at this one */
 };
 
 _Atomic unsigned int groups_unsettled;
@@ -19,17 +19,7 @@ _Atomic unsigned int groups_unsettled;
 /* The mean device times of this process, for streams that have none of their own yet. */
 static int64_t latest_mean_ns[KINDS];
 
-static struct group *closed_group(struct stream *stream, unsigned int index)
-{
-    return &stream->groups[(stream->first + index) % MAX_GROUPS];
-}
-
-static struct group *open_group(struct stream *stream)
-{
-    return closed_group(stream, stream->closed);
-}
-
-static uint64_t target_ns(const struct quota_block *block)
+uint64_t group_target_ns(const struct quota_block *block)
 {
     uint64_t group_ns = atomic_load_explicit(&block->group_ns, memory_order_relaxed);
     return group_ns ? group_ns : NS_PER_MS;
@@ -39,45 +29,7 @@ static uint64_t target_ns(const struct quota_block *block)
 static int64_t mean_ns(const struct quota_block *block, const struct stream *stream, enum kind kind)
 {
     int64_t mean = stream->mean_ns[kind] ? stream->mean_ns[kind] : latest_mean_ns[kind];
-    return mean ? mean : (int64_t)target_ns(block);
-}
-
-static int64_t clamp_nap(double duration_ns)
-{
-    return duration_ns < SHORTEST_NAP_NS  ? SHORTEST_NAP_NS
-           : duration_ns > LONGEST_NAP_NS ? LONGEST_NAP_NS
-                                          : (int64_t)duration_ns;
-}
-
-int64_t groups_delay(struct quota_block *block, struct stream *stream, bool *for_tokens)
-{
-    uint64_t now = now_ns();
-    double pending_ns = 0, remaining_ns = 0;
-    for (unsigned int i = 0; i < stream->closed; i++)
-        pending_ns += (double)closed_group(stream, i)->expected_ns;
-    if (stream->busy_until_ns > now)
-        remaining_ns = (double)(stream->busy_until_ns - now);
-
-    /* The lead counts whole groups: those that a synchronisation cut short would otherwise stall the device.
-     */
-    unsigned int lead = atomic_load_explicit(&block->lead, memory_order_relaxed);
-    lead = lead < 1 ? 1 : lead;
-    bool too_many = stream->closed >= lead && pending_ns >= (double)target_ns(block) * lead / 2;
-    *for_tokens = false;
-    if (too_many || stream->closed == MAX_GROUPS - 1) {
-        double after_first_ns = pending_ns - (double)closed_group(stream, 0)->expected_ns;
-        return clamp_nap(remaining_ns - after_first_ns);
-    }
-
-    /* What the balance will be when the device gets to the new group. At quota 100 % work in flight pays for
-     * itself, so the next group is always let in behind it. */
-    double rate = bucket_rate(block);
-    bool idle = atomic_load_explicit(&groups_unsettled, memory_order_relaxed) == 0;
-    double ahead_ns = (double)bucket_balance(block, idle) + rate * remaining_ns - pending_ns;
-    if (ahead_ns > 0)
-        return 0;
-    *for_tokens = true;
-    return clamp_nap(remaining_ns - ahead_ns / rate);
+    return mean ? mean : (int64_t)group_target_ns(block);
 }
 
 /* The event, made on first use. */
@@ -104,7 +56,7 @@ static bool record(struct stream *stream, CUevent event)
 bool groups_open(struct stream *stream)
 {
     struct context *context = stream->context;
-    struct group *group = open_group(stream);
+    struct group *group = stream_open_group(stream);
     if (!have_event(stream, &group->start) || !have_event(stream, &group->end))
         return false;
     if (!context->base && (!have_event(stream, &context->base) || !record(stream, context->base)))
@@ -122,15 +74,19 @@ bool groups_open(struct stream *stream)
 
 static bool is_empty(struct stream *stream)
 {
-    return open_group(stream)->expected_ns == 0;
+    return stream_open_group(stream)->expected_ns == 0;
+}
+
+static void drop_open_group(struct stream *stream)
+{
+    stream->open = stream->marked = false;
+    atomic_fetch_sub(&groups_unsettled, 1);
 }
 
 void groups_cancel(struct stream *stream)
 {
-    if (!stream->open || stream->launching || !is_empty(stream))
-        return;
-    stream->open = false;
-    atomic_fetch_sub(&groups_unsettled, 1);
+    if (stream->open && !stream->launching && is_empty(stream))
+        drop_open_group(stream);
 }
 
 void groups_mark(struct stream *stream)
@@ -139,7 +95,7 @@ void groups_mark(struct stream *stream)
         return;
     if (!streams_reachable(stream) || driver_capturing(stream->handle))
         return;
-    stream->marked = record(stream, open_group(stream)->end);
+    stream->marked = record(stream, stream_open_group(stream)->end);
 }
 
 static void close_group(struct stream *stream)
@@ -150,11 +106,20 @@ static void close_group(struct stream *stream)
 
 void groups_end_late(struct stream *stream)
 {
-    if (!stream->open || stream->marked || now_ns() - stream->launched_ns < SPARSE_NS)
+    uint64_t now = now_ns();
+    if (!stream->open || stream->marked || now - stream->launched_ns < SPARSE_NS)
         return;
     groups_mark(stream);
-    if (stream->marked) {
-        open_group(stream)->late = true;
+    if (!stream->marked)
+        return;
+    struct group *group = stream_open_group(stream);
+    CUresult result;
+    do
+        result = driver_event_query(group->end);
+    while (result == CUDA_ERROR_NOT_READY && now_ns() - now < LATE_LOOK_NS);
+    /* If the device is still busy, it has not been idle, and the group may go on. */
+    if (result == CUDA_SUCCESS) {
+        group->late = true;
         close_group(stream);
     }
 }
@@ -165,15 +130,14 @@ void groups_finish(struct quota_block *block, struct stream *stream)
     if (stream->open && stream->marked)
         close_group(stream);
     else if (stream->open) {
-        stream->open = false;
-        atomic_fetch_sub(&groups_unsettled, 1);
-        bucket_charge(block, open_group(stream)->expected_ns);
+        bucket_charge(block, stream_open_group(stream)->expected_ns);
+        drop_open_group(stream);
     }
 }
 
 void groups_count(struct quota_block *block, struct stream *stream, enum kind kind)
 {
-    struct group *group = open_group(stream);
+    struct group *group = stream_open_group(stream);
     uint64_t now = now_ns(), last = stream->launched_ns;
     int64_t mean = mean_ns(block, stream, kind);
     group->launches[kind]++;
@@ -181,7 +145,7 @@ void groups_count(struct quota_block *block, struct stream *stream, enum kind ki
     stream->marked = false;
     stream->busy_until_ns = (stream->busy_until_ns > now ? stream->busy_until_ns : now) + (uint64_t)mean;
     stream->launched_ns = now;
-    bool full = (uint64_t)group->expected_ns >= target_ns(block);
+    bool full = (uint64_t)group->expected_ns >= group_target_ns(block);
     if (full || now - last >= SPARSE_NS)
         groups_mark(stream);
     /* Without a mark, another thread is launching into the group and will close it, or the driver refused. */
@@ -217,7 +181,7 @@ static void settle(struct quota_block *block, struct stream *stream, int64_t cha
 
     uint64_t now = now_ns(), left_ns = 0;
     for (unsigned int i = 0; i < stream->closed + stream->open; i++)
-        left_ns += (uint64_t)closed_group(stream, i)->expected_ns;
+        left_ns += (uint64_t)stream_group(stream, i)->expected_ns;
     if (stream->busy_until_ns > now + left_ns)
         stream->busy_until_ns = now + left_ns;
 }
@@ -226,13 +190,15 @@ static void settle(struct quota_block *block, struct stream *stream, int64_t cha
 static CUresult measure(struct quota_block *block, struct stream *stream)
 {
     struct context *context = stream->context;
-    struct group *group = closed_group(stream, 0);
+    struct group *group = stream_group(stream, 0);
     int64_t since_base_ns, took_ns;
     CUresult result = driver_elapsed(context->base, group->start, &since_base_ns);
     if (result == CUDA_SUCCESS)
         result = driver_elapsed(group->start, group->end, &took_ns);
     if (result != CUDA_SUCCESS)
         return result;
+    if (group->late && took_ns > group->expected_ns)
+        took_ns = group->expected_ns; /* then it was idle until the mark */
     int64_t start_ns = context->base_ns + since_base_ns, end_ns = start_ns + took_ns;
     if (!group->late)
         learn(stream, group, end_ns - (start_ns > stream->last_end_ns ? start_ns : stream->last_end_ns));
@@ -243,10 +209,7 @@ static CUresult measure(struct quota_block *block, struct stream *stream)
         context->base_ns = end_ns;
         group->end = base;
     }
-    int64_t charge_ns = busy_add(&context->busy, start_ns, end_ns);
-    if (group->late && charge_ns > group->expected_ns)
-        charge_ns = group->expected_ns;
-    settle(block, stream, charge_ns);
+    settle(block, stream, busy_add(&context->busy, start_ns, end_ns));
     return CUDA_SUCCESS;
 }
 
@@ -254,12 +217,12 @@ void groups_collect(struct quota_block *block, struct stream *stream)
 {
     CUresult result = CUDA_SUCCESS;
     while (stream->closed && result == CUDA_SUCCESS) {
-        result = driver_event_query(closed_group(stream, 0)->end);
+        result = driver_event_query(stream_group(stream, 0)->end);
         if (result == CUDA_SUCCESS)
             result = measure(block, stream);
     }
     if (result == CUDA_SUCCESS && stream->open && stream->marked && !stream->launching) {
-        result = driver_event_query(open_group(stream)->end);
+        result = driver_event_query(stream_open_group(stream)->end);
         if (result == CUDA_SUCCESS) {
             close_group(stream);
             result = measure(block, stream);
@@ -274,8 +237,10 @@ void groups_collect(struct quota_block *block, struct stream *stream)
 
 void groups_abandon(struct quota_block *block, struct stream *stream)
 {
-    if (stream->open)
+    if (stream->open && is_empty(stream))
+        drop_open_group(stream);
+    else if (stream->open)
         close_group(stream);
     while (stream->closed)
-        settle(block, stream, closed_group(stream, 0)->expected_ns);
+        settle(block, stream, stream_group(stream, 0)->expected_ns);
 }

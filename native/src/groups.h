@@ -13,9 +13,8 @@
 /* Groups of this process that are not settled; 0 lets hooks pass without taking the mutex. */
 extern _Atomic unsigned int groups_unsettled;
 
-/* How many ns to wait before a launch may begin a group on this stream; 0: it may now.
- * `for_tokens`: it is the quota that makes it wait, and not the groups in flight. */
-int64_t groups_delay(struct quota_block *block, struct stream *stream, bool *for_tokens);
+/* Device time that a group should have, ns. */
+uint64_t group_target_ns(const struct quota_block *block);
 
 /* Begin a group. Returns false if the driver gives no events: the launch goes ungated. */
 bool groups_open(struct stream *stream);
@@ -30,8 +29,8 @@ void groups_cancel(struct stream *stream);
  * if the device gets here before the next launch: idle time is not charged. */
 void groups_mark(struct stream *stream);
 
-/* End the open group if its last launch was long ago and nobody marked it then: the program waited in a way
- * that the hooks do not see, and only what was expected is charged. */
+/* End the open group if its last launch was long ago, nobody marked it then, and the device is idle: the
+ * program waited in a way that the hooks do not see. At most what was expected is charged. */
 void groups_end_late(struct stream *stream);
 
 /* End the open group, because nothing more will be launched into it. */

@@ -127,7 +127,7 @@ static void drop_stream(struct stream *stream)
 {
     stream->handle = NULL;
     stream->context = NULL;
-    stream->closed = 0;
+    stream->closed = stream->launching = 0;
     stream->open = stream->marked = false;
     memset(stream->groups, 0, sizeof stream->groups);
 }

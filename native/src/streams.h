@@ -51,6 +51,17 @@ struct stream {
     struct stream *next;
 };
 
+/* The group that is `index` places behind the first one not settled; that behind all closed ones. */
+static inline struct group *stream_group(struct stream *stream, unsigned int index)
+{
+    return &stream->groups[(stream->first + index) % MAX_GROUPS];
+}
+
+static inline struct group *stream_open_group(struct stream *stream)
+{
+    return stream_group(stream, stream->closed);
+}
+
 /* The stream for a handle as given to the driver: NULL means CU_STREAM_PER_THREAD or CU_STREAM_LEGACY. */
 CUstream stream_handle(CUstream handle, bool per_thread);
 
