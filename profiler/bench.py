@@ -40,6 +40,7 @@ class Bench:
     ) -> None:
         self._device, self._network, self.sm_pct = device, network, sm_pct
         self._rule, self._references = rule, references
+        self._virtual_time = device.info.virtual_time
         self._stack = ExitStack()
         self._session: Session | None = None
         self._batch: int | None = None
@@ -111,7 +112,7 @@ class Bench:
         self._batch = None
 
     def _cost_s(self, started_s: float, measurement: Measurement | None) -> float:
-        if not self._device.info.virtual_time:
+        if not self._virtual_time:
             return time.monotonic() - started_s
         if measurement is None:
             return 0.0

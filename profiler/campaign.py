@@ -42,6 +42,7 @@ class Halt(StrEnum):
     BUDGET = "budget"
     INTERRUPTED = "interrupted"
     DEVICE = "the device failed"
+    ERROR = "an error ended the campaign"
 
 
 class Brake:

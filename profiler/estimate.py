@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from profiler.outcome import Outcome
@@ -46,8 +46,3 @@ def known_pace(outcomes: Iterable[Outcome]) -> Pace:
         return ASSUMED
     mean_s = sum(tried) / len(tried)
     return Pace(mean_s, 0.0, f"from {len(tried):,} points of the journal: {mean_s:.2g} s each")
-
-
-def total_minutes(plans: Sequence[NetworkPlan], pace: Pace) -> float:
-    """Estimated minutes for all plans."""
-    return sum(pace.minutes(plan) for plan in plans)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from profiler.device import Device
 from rapp.errors import ConfigError
@@ -72,9 +71,9 @@ def open_device(name: str, settings: DeviceSettings | None = None) -> Device:
         from profiler.devices.cpu import CpuDevice
 
         return CpuDevice(**settings.given)
-    cuda: Any = importlib.import_module("profiler.devices.cuda")
-    device: Device = cuda.CudaDevice(rest or "0", **settings.given)
-    return device
+    from profiler.devices.cuda import CudaDevice
+
+    return CudaDevice(rest or "0", **settings.given)
 
 
 def _replay(rest: str, settings: DeviceSettings) -> Device:

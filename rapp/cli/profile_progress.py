@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 10.0
 """Between lines where there is no terminal."""
 
+MOST_FAILURES = 20
+"""Failed points with a line of their own."""
+
 
 class Progress(Watcher):
     """Counts what happens and shows it.
@@ -37,6 +40,7 @@ class Progress(Watcher):
         self._total, self._brake, self._at_most = total, brake, at_most
         self._counts = Counter(outcome.status.value for outcome in done)
         self.tried = 0
+        self._failures = 0
         self.virtual_s = 0.0
         self._started_s = self._told_s = time.monotonic()
         self._point: Point | None = None
@@ -65,14 +69,20 @@ class Progress(Watcher):
         """As `Watcher.ended`; a point that was tried and failed is a line of its own."""
         self._counts[outcome.status.value] += 1
         if outcome.stage is not None:
-            told = f"failed: {outcome.point}: {outcome.reason}"
-            self._out.print(told, style="yellow", markup=False, soft_wrap=True)
+            self._failures += 1
+            if self._failures <= MOST_FAILURES:
+                self._tell(f"failed: {outcome.point}: {outcome.reason}")
+            elif self._failures == MOST_FAILURES + 1:
+                self._tell("more points failed: the table has the reason of each")
         if outcome.started_at is not None:
             self.tried += 1
             self.virtual_s += outcome.seconds
         if self._live is None and time.monotonic() - self._told_s >= LINE_EVERY_S:
             self._told_s = time.monotonic()
             self._out.print(self._line(), markup=False, soft_wrap=True)
+
+    def _tell(self, text: str) -> None:
+        self._out.print(text, style="yellow", markup=False, soft_wrap=True)
 
     @property
     def seconds(self) -> float:

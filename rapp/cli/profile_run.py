@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ from profiler.specification import differences
 from rapp.cli.profile_progress import Progress
 from rapp.cli.profile_view import end, print_plan, total
 from rapp.cli.tables import note
+from rapp.errors import RappError
 
 
 def show_plan(ready: Prepared, out: Path) -> None:
@@ -63,6 +64,13 @@ def measure(ready: Prepared, out: Path, budget_minutes: float | None, retry_fail
             except KeyboardInterrupt:
                 halt = Halt.INTERRUPTED
                 brake.pull(halt)
+            except RappError:
+                # The journal is safe; the table may have what is in it, if the disk is not what failed.
+                brake.pull(Halt.ERROR)
+                with suppress(RappError):
+                    if campaign.outcomes:
+                        campaign.write(out)
+                raise
         end(campaign, ready, out, halt, progress)
     if halt == Halt.INTERRUPTED:
         raise typer.Exit(128 + (received[0] if received else signal.SIGINT))

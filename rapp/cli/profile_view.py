@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MOST_NETWORKS = 20
 """Networks with a row of their own; those beyond share one."""
 
+MOST_REASONS = 5
+"""Reasons for skipping that a plan names."""
+
 
 def print_plan(ready: Prepared, done: int, pace: Pace) -> None:
     """How many points there are, and what they will take.
@@ -49,8 +52,12 @@ def print_plan(ready: Prepared, done: int, pace: Pace) -> None:
         out.print(f"{done:,} of them are in the journal")
     if ready.device.info.virtual_time:
         out.print("the device answers from a table: these minutes pass on no clock")
-    for reason, count in Counter(why for plan in ready.plans for why in plan.skipped.values()).most_common(5):
+    reasons = Counter(why for plan in ready.plans for why in plan.skipped.values()).most_common()
+    for reason, count in reasons[:MOST_REASONS]:
         out.print(f"skipped {count:,}: {reason}", markup=False, soft_wrap=True)
+    if reasons[MOST_REASONS:]:
+        rest = sum(count for _, count in reasons[MOST_REASONS:])
+        out.print(f"skipped {rest:,} for {len(reasons) - MOST_REASONS} other reasons")
 
 
 def _planned(ready: Prepared, plan: NetworkPlan, pace: Pace) -> list[str]:
