@@ -1,0 +1,75 @@
+"""`rapp profile` on devices that measure: this machine's CPU, and a GPU that is imitated."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "fakes"))
+
+from gpu_fixtures import Machine, machine, small_network, stub_driver
+
+from rapp.graph import OperatorGraph
+from rapp.profiles import ProfileTable
+
+__all__ = ["machine", "small_network", "stub_driver"]
+
+Run = Callable[..., Any]
+QUICK = ("--max-seconds", "0.5", "--max-samples", "20")
+
+
+def test_this_machine_is_measured(rapp: Run, small_network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cpu.parquet"
+    axes = ("--sm", "0.5,100", "--quota", "30,100", "--batch", "1,3", "--window-ms", "5")
+    done = rapp("profile", small_network, "--device", "cpu", "--out", out, *axes, *QUICK)
+    assert done.code == 0, done.err
+    assert f"--graphs {small_network.parent} --out run" in done.out
+    table = ProfileTable.read(out)
+    measured = table.filter(status="ok")
+    assert len(measured) == 4 + 2, "a single partition has no middle anchor"
+    assert set(measured.column("graph_hash")) == {OperatorGraph.from_onnx(small_network).graph_hash}
+    assert set(measured.column("window_ms")) == {5.0}
+    assert (measured.column("sm_count") >= 1).all()
+    assert (measured.column("latency_ms") > 0).all()
+    for row in measured.filter(anchor=False).arrow.to_pylist():
+        assert json.loads(row["software"])["outputs_compared"] is True
+    skipped = table.filter(status="skipped")
+    assert set(skipped.column("sm_pct")) == {0.5}
+    assert all("not a whole number of cores" in reason for reason in skipped.column("reason"))
+
+
+def test_quotas_of_a_gpu_are_derived_unless_asked_for(
+    rapp: Run, machine: Machine, small_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stub's kernels take their time on 80 multiprocessors, so that D goes as 1 / SM share."""
+    monkeypatch.setenv("FAKE_ORT", json.dumps({"kernel_us": 1000}))
+    machine.gpus.reset()
+    out = tmp_path / "gpu.parquet"
+    axes = ("--sm", "50,100", "--quota", "20:100:20", "--batch", "1,2")
+    done = rapp("profile", small_network, "--device", "cuda:0", "--out", out, *axes, *QUICK)
+    assert done.code == 0, done.err
+    assert "derived off" in done.out
+    table = ProfileTable.read(out)
+    assert set(table.column("status")) == {"ok"}
+    grid = table.filter(anchor=False)
+    assert len(grid) == 2 * 5 * 2
+    derived = grid.filter(derived=True)
+    assert len(derived) == 20 - 4 - 6
+    full = {(row["sm_pct"], row["batch"]): row for row in grid.filter(quota_pct=100.0).arrow.to_pylist()}
+    assert full[50.0, 1]["sm_count"] == 40
+    assert full[50.0, 1]["device_ms"] == pytest.approx(8.0, rel=0.3)
+    for row in derived.arrow.to_pylist():
+        base = full[row["sm_pct"], row["batch"]]
+        expected = max(base["latency_ms"], base["device_ms"] * 100 / row["quota_pct"])
+        assert row["latency_ms"] == pytest.approx(expected)
+    software = json.loads(table.column("software")[0])
+    assert np.isfinite(software["derived_error_pct"])
+    assert list(machine.claims.iterdir()) == [], "the GPU is given back"
+    again = rapp("profile", small_network, "--device", "cuda:0", "--out", out, *axes, *QUICK)
+    assert "nothing was run" in again.out, again.err
