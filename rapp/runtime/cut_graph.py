@@ -138,7 +138,7 @@ class CutGraph:
         names = {value for node in (*before, *inside) for value in node.output}
         graph = GraphProto(name=f"{self.model.graph.name or 'network'}_{first}_{end}")
         graph.input.extend(self._value_info(value) for value in taken)
-        # Older files list weights among the inputs, and must.
+        # Older files list weights among the inputs. Such weights can be overridden: no runtime folds them.
         graph.input.extend(info for info in self.model.graph.input if info.name in weights)
         graph.output.extend(self._value_info(value) for value in left)
         graph.node.extend([*before, *inside])

@@ -14,9 +14,9 @@ most.
         gate = QuotaGate(block)
         result = gate.run(lambda: session.run(None, feeds))
 
-Three rules keep tokens from getting lost. The bucket overflows only while nothing runs: a run longer than W
-keeps what is earned meanwhile. The overflow is cut after the charge, not before. And whoever waits, waits for
-the debt that there was when he came: later runs of others do not delay him.
+Tokens are not lost: the bucket overflows only while nothing runs, so that a run longer than W keeps what is
+earned meanwhile until it is charged. And whoever waits, waits for the debt that there was when he came: later
+runs of others do not delay him.
 """
 
 from __future__ import annotations
@@ -193,8 +193,6 @@ class QuotaGate:
         self._charged_fs += cost_fs
         if self._mode is QuotaMode.GPU_TIME:
             self._level_fs -= cost_fs
-            if not self._running:
-                self._level_fs = min(self._level_fs, self._capacity_fs)
         self._block.count_charge(cost_fs // MILLION, max(-self._level_fs, 0) // MILLION)
 
     def _missing_fs(self, owed_fs: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -120,6 +120,7 @@ def test_parts_are_even() -> None:
             assert (plan.parts[0].first, plan.ends[-1]) == (0, len(network.graph.nodes))
 
 
+@example([0, 1], 2, 0.0)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8).filter(any), st.integers(1, 5), st.floats(0, 0.4))
 def test_no_other_choice_of_cuts_is_more_even(sizes: list[int], parts: int, least: float) -> None:
     reached = np.concatenate([[0], np.cumsum(sizes)]) / sum(sizes)
