@@ -14,9 +14,9 @@ def read_yaml(file: Path, most_bytes: int) -> Any:
     Raises:
         FunctionsError: unreadable, too large, or not valid YAML; names the line.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml  # type: ignore[import-untyped,unused-ignore]
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+    class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: set[str] = set()
             for key_node, _ in node.value:

@@ -12,7 +12,18 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from rapp import __version__
-from rapp.cli import calibrate, doctor, evaluate, graph, predict, profile, profiles, recommend, train
+from rapp.cli import (
+    calibrate,
+    doctor,
+    evaluate,
+    forecast,
+    graph,
+    predict,
+    profile,
+    profiles,
+    recommend,
+    train,
+)
 from rapp.errors import RappError
 
 
@@ -59,6 +70,7 @@ app.command("train")(train.train)
 app.command("tune")(train.tune)
 app.command("export")(train.export)
 app.command("ui")(train.ui)
+app.add_typer(forecast.app, name="forecast")
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,0 +1,17 @@
+"""Tests that any implementation of the scaler's protocols passes.
+
+    from scaler.testing import ForecasterContract
+
+    class TestMine(ForecasterContract):
+        @pytest.fixture
+        def forecaster(self):
+            return MyForecaster()
+
+pytest collects the subclass. Needs the extra `dev` (pytest, hypothesis).
+"""
+
+from __future__ import annotations
+
+from scaler.testing.forecaster import ForecasterContract
+
+__all__ = ["ForecasterContract"]
