@@ -20,7 +20,9 @@ from rapp.runtime import quota
 from rapp.runtime.quota import QuotaBlock
 from rapp.runtime.quota_layout import (
     FIELDS,
+    MAGIC,
     SIZE_BYTES,
+    VERSION,
     BlockFault,
     QuotaBlockError,
     QuotaMode,
@@ -29,7 +31,7 @@ from rapp.runtime.quota_layout import (
     quota_ppm,
 )
 
-HEADER = Path(__file__).resolve().parents[3] / "native" / "quota_block.h"
+HEADER = next((Path(__file__).resolve().parents[3] / "native").rglob("quota_block.h"), None)
 
 
 def test_the_bytes_are_those_that_the_c_library_expects(tmp_path: Path) -> None:
@@ -50,18 +52,19 @@ def test_the_table_has_no_gap_and_every_field_is_aligned() -> None:
     assert end == 112
 
 
-@pytest.mark.skipif(not HEADER.is_file(), reason="native/quota_block.h is not there")
+@pytest.mark.skipif(HEADER is None, reason="native/ has no quota_block.h")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_the_c_header_has_the_same_layout(tmp_path: Path) -> None:
-    lines = [f'printf("{name} %zu\\n", offsetof(struct quota_block, {name}));' for name in FIELDS]
-    lines.append('printf("size %zu\\n", sizeof(struct quota_block));')
-    head = f'#include <stddef.h>\n#include <stdio.h>\n#include "{HEADER}"\n'
-    source = f"{head}int main(void) {{ {' '.join(lines)} }}\n"
-    (tmp_path / "layout.c").write_text(source)
+    told = {name: f"offsetof(struct quota_block, {name})" for name in FIELDS}
+    told |= {"size": "sizeof(struct quota_block)", "MAGIC": "QUOTA_MAGIC", "VERSION": "QUOTA_VERSION"}
+    lines = [f'printf("{name} %llu\\n", (unsigned long long)({value}));' for name, value in told.items()]
+    head = f'#include <stdio.h>\n#include "{HEADER}"\n'
+    (tmp_path / "layout.c").write_text(f"{head}int main(void) {{ {' '.join(lines)} }}\n")
     subprocess.run(["cc", "-o", tmp_path / "layout", tmp_path / "layout.c"], check=True)
-    told = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, text=True).stdout
-    found = {name: int(offset) for name, offset in map(str.split, told.splitlines())}
-    assert found == {name: offset for name, (offset, _) in FIELDS.items()} | {"size": SIZE_BYTES}
+    output = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, text=True).stdout
+    expected = {name: offset for name, (offset, _) in FIELDS.items()}
+    expected |= {"size": SIZE_BYTES, "MAGIC": MAGIC, "VERSION": VERSION}
+    assert {name: int(value) for name, value in map(str.split, output.splitlines())} == expected
 
 
 def test_two_mappings_are_one_block(tmp_path: Path) -> None:
