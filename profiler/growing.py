@@ -80,7 +80,8 @@ class _Sweep:
                     break
                 if len(ended) >= most_points // 2:
                     self._anchor(1)
-                self._measure(Point(self._plan.network.name, config))
+                if self._campaign.brake.halt is None:
+                    self._measure(Point(self._plan.network.name, config))
         finally:
             self._close()
         self._anchor(2)
@@ -124,7 +125,7 @@ class _Sweep:
         self._campaign.report(self._bench.measure(point))
 
     def _anchor(self, place: int) -> None:
-        """Measure an anchor, unless it has been or there is none."""
+        """Measure an anchor, unless it has been, there is none, or the brake is pulled."""
         unit = self._anchors.get(place)
         if unit is None or unit.points[0] in self._campaign.outcomes or self._campaign.brake.halt is not None:
             return
