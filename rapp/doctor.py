@@ -1,13 +1,13 @@
 """What of RaPP works on this machine, and what to do about the rest.
 
 Each `check_*` is a function of what it is given and answers with a `Check`; `examine` alone looks at the
-machine. Nothing here imports torch: its version is read from the installed metadata.
+machine. GPUs are in `doctor_gpu` and `doctor_cuda`. Nothing here imports torch: its version is read from the
+installed metadata.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -16,13 +16,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from rapp import __version__
+from rapp.doctor_check import Check, State
 from rapp.errors import MissingExtraError, RappError
 from rapp.runtime import import_onnxruntime
 
@@ -46,52 +44,8 @@ TRAIN_MODULES = {
 }
 """Distributions of the extra `train`, and the module each installs."""
 
-_COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
-"""NVML_COMPUTEMODE_* of nvml.h."""
-
-_NO_DRIVER = (9, 12)
-"""NVML_ERROR_DRIVER_NOT_LOADED and NVML_ERROR_LIBRARY_NOT_FOUND of nvml.h."""
-
 Installed = Callable[[str], str | None]
 """Version of a distribution, None if it is not installed."""
-
-
-class State(StrEnum):
-    """`missing` limits what can be done; `problem` is broken and gives exit code 2."""
-
-    OK = "ok"
-    MISSING = "missing"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report.
-
-    Args:
-        name: what was looked at.
-        state: how it is.
-        found: what was found, for a person.
-        action: the next action, most often a command; None if there is nothing to do.
-        facts: the same as `found`, for a program; units are in the keys.
-    """
-
-    name: str
-    state: State
-    found: str
-    action: str | None = None
-    facts: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU as NVML describes it; `mig` is None where the GPU knows no MIG."""
-
-    index: int
-    name: str
-    memory_mib: int
-    compute_mode: str
-    mig: bool | None
 
 
 def check_onnxruntime(installed: Installed, load: Callable[[], ModuleType], *, has_gpu: bool) -> Check:
@@ -147,61 +101,12 @@ def check_train(installed: Installed, importable: Callable[[str], bool]) -> Chec
     return Check("train extra", State.OK, present, None, facts)
 
 
-def check_gpus(nvml: Any | None) -> tuple[list[Check], list[Gpu]]:
-    """Driver and GPUs through NVML (the module pynvml, None if absent): a row for the driver, one a GPU."""
-    name = "NVIDIA driver"
-    if nvml is None:
-        # Not `rapp[gpu]`: beside the extra `cpu` that would put two ONNX Runtimes into one folder.
-        return [Check(name, State.MISSING, "GPUs cannot be seen: no pynvml", "pip install nvidia-ml-py")], []
-    try:
-        nvml.nvmlInit()
-        try:
-            driver = str(nvml.nvmlSystemGetDriverVersion())
-            gpus = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
-        finally:
-            nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
-        if error.value in _NO_DRIVER:
-            return [Check(name, State.MISSING, f"no GPU: {error}", "install the NVIDIA driver")], []
-        action = "run nvidia-smi; after a driver update, reboot"
-        return [Check(name, State.PROBLEM, f"NVML fails: {error}", action)], []
-    summary = f"{driver}; {len(gpus)} GPU{'' if len(gpus) == 1 else 's'}"
-    checks = [Check(name, State.OK, summary, None, {"driver": driver})]
-    return checks + [_check_gpu(gpu) for gpu in gpus], gpus
-
-
-def _gpu(nvml: Any, index: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    try:
-        mig = nvml.nvmlDeviceGetMigMode(handle)[0] == 1  # (current, pending)
-    except nvml.NVMLError:  # GPUs before Ampere
-        mig = None
-    mode = nvml.nvmlDeviceGetComputeMode(handle)
-    return Gpu(
-        index,
-        str(nvml.nvmlDeviceGetName(handle)),
-        nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20,
-        _COMPUTE_MODES.get(mode, f"mode {mode}"),
-        mig,
-    )
-
-
-def _check_gpu(gpu: Gpu) -> Check:
-    mig = {None: "no MIG", False: "MIG off", True: "MIG on"}[gpu.mig]
-    text = f"{gpu.name}, {gpu.memory_mib:,} MiB, compute mode {gpu.compute_mode}, {mig}"
-    if gpu.compute_mode == "prohibited":
-        action = f"sudo nvidia-smi -i {gpu.index} -c EXCLUSIVE_PROCESS"
-        return Check(f"GPU {gpu.index}", State.PROBLEM, text, action, asdict(gpu))
-    return Check(f"GPU {gpu.index}", State.OK, text, None, asdict(gpu))
-
-
-def check_mps(which: Callable[[str], str | None]) -> Check:
-    """The control program of MPS, with which SM partitions are set."""
-    path = which("nvidia-cuda-mps-control")
-    if path is None:
-        text = "SM partitions cannot be set: no nvidia-cuda-mps-control"
-        return Check("MPS", State.MISSING, text, "install the NVIDIA driver, or add its folder to PATH")
-    return Check("MPS", State.OK, path, None, {"path": path})
+def check_ray(installed: Installed) -> Check:
+    """The distribution that spreads a campaign over GPUs and machines, by its metadata."""
+    version = installed("ray")
+    if version is None:
+        return Check("ray", State.MISSING, "campaigns stay on this machine", "pip install 'rapp[ray]'")
+    return Check("ray", State.OK, version, None, {"version": version})
 
 
 def check_cpu(usable: int, total: int, memory_mib: int) -> Check:
@@ -225,17 +130,35 @@ def check_temporary(folder: Callable[[], str]) -> Check:
     return Check("temporary files", State.OK, text, None, {"path": path, "free_mib": free_mib})
 
 
-def examine() -> list[Check]:
-    """Look at this machine; about half a second, nearly all of it loading ONNX Runtime."""
+def examine(gpu: bool | None = None) -> list[Check]:
+    """Look at this machine.
+
+    About half a second, nearly all of it loading ONNX Runtime; some ten seconds for each GPU that is tried.
+
+    Args:
+        gpu: whether to try things out on the GPUs; None: if there are any.
+    """
+    from rapp.doctor_cuda import try_gpu
+    from rapp.doctor_gpu import check_gpus, check_leftovers, check_mps, check_native
+
     python = platform.python_version()
     facts = {"rapp": __version__, "python": python, "executable": sys.executable}
-    gpu_checks, gpus = check_gpus(_optional("pynvml"))
+    # First, for what a killed process left would be in the way of the rest.
+    leftovers = check_leftovers()
+    gpu_checks, gpus = check_gpus()
+    if gpu and not gpus:
+        gpu_checks.append(Check("GPU", State.PROBLEM, "there is none to try", "run nvidia-smi"))
+    tried = [check for info in gpus for check in try_gpu(info)] if gpu is not False else []
     return [
         Check("rapp", State.OK, f"{__version__} on Python {python}", None, facts),
         check_onnxruntime(_installed, import_onnxruntime, has_gpu=bool(gpus)),
         check_train(_installed, lambda module: importlib.util.find_spec(module) is not None),
+        check_ray(_installed),
         *gpu_checks,
-        check_mps(shutil.which),
+        check_mps(),
+        *tried,
+        leftovers,
+        check_native(Path(__file__).parents[1]),
         check_cpu(_usable_cores(), os.cpu_count() or 1, _memory_mib()),
         check_temporary(tempfile.gettempdir),
     ]
@@ -250,13 +173,6 @@ def _installed(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _optional(module: str) -> ModuleType | None:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
         return None
 
 

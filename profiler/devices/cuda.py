@@ -174,8 +174,8 @@ class CudaDevice:
         if self._acquired:
             self._revive()
             return
-        for line in clean_up():
-            _LOG.warning("left by a process that was killed: %s", line)
+        for leftover in clean_up():
+            _LOG.warning("left by a process that was killed: %s", leftover.text)
         state = self._gpu.state()
         self._start_c = state.temperature_c
         if others := sorted(state.pids):

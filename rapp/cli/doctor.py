@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rapp.doctor import Check
+    from rapp.doctor_check import Check
 
 # rich and the checks load inside the functions, so that `rapp --help` stays fast.
 
@@ -19,14 +19,25 @@ _COLOURS = {"ok": "green", "missing": "yellow", "problem": "bold red"}
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    gpu: Annotated[
+        bool | None,
+        typer.Option(
+            "--gpu/--no-gpu",
+            help="Try things out on each GPU, or do not: CUDA, a network, SM partitions, clocks."
+            " Default: if there is a GPU.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Tell what works here: ONNX Runtime, training, GPUs, MPS; with the next action for the rest.
+
+    What killed commands left on a GPU (an MPS daemon, locked clocks) is undone.
 
     Exit code 2 when something is broken; what is only missing gives 0.
     """
     from rapp.doctor import examine, exit_code
 
-    checks = examine()
+    checks = examine(gpu)
     if as_json:
         content = {"version": 1, "checks": [asdict(check) for check in checks]}
         typer.echo(json.dumps(content, indent=2))

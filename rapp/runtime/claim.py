@@ -108,10 +108,10 @@ def abandoned(root: Path | None = None) -> Iterator[Sequence[tuple[Path, Mapping
 
     Those that the block `remove`s are gone afterwards, the others can be found again.
     """
-    root = root or claims_root()
+    root = root or claims_root(make=False)
     with contextlib.ExitStack() as locks:
         found = []
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        for folder in sorted(path for path in root.glob("*") if path.is_dir()):
             lock = _Lock(folder)
             if lock.acquire():
                 locks.callback(lock.release)
@@ -139,16 +139,22 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def claims_root() -> Path:
-    """The folder of this user's claims, made if need be.
+def claims_root(make: bool = True) -> Path:
+    """The folder of this user's claims.
+
+    Args:
+        make: whether to make it, if it is not there.
 
     Raises:
         ClaimError: there is something of that name that is not a private folder of this user.
     """
     root = Path(tempfile.gettempdir()) / f"rapp-{os.getuid()}"
     try:
-        root.mkdir(mode=0o700, exist_ok=True)
+        if make:
+            root.mkdir(mode=0o700, exist_ok=True)
         found = root.lstat()
+    except FileNotFoundError:
+        return root
     except OSError as error:
         raise ClaimError(
             f"{root}: cannot be made ({error.strerror}): set TMPDIR to a folder of yours"

@@ -219,8 +219,8 @@ def _what_falls_back(
 
 
 def _not_loaded() -> CudaProviderError:
-    action = "install what it needs, such as pip install 'onnxruntime-gpu[cuda,cudnn]'"
-    return CudaProviderError(f"ONNX Runtime's CUDA provider does not load: {action}; `rapp doctor` says why")
+    action = "pip install 'onnxruntime-gpu[cuda,cudnn]' brings the libraries it needs"
+    return CudaProviderError(f"ONNX Runtime's CUDA provider does not load: {action}")
 
 
 def _classified(error: Exception) -> CudaSessionError:

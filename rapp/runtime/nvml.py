@@ -24,7 +24,19 @@ _NOT_SUPPORTED, _NO_PERMISSION, _FUNCTION_NOT_FOUND = 3, 4, 13
 
 
 class NvmlError(RappError):
-    """NVML cannot be used, or refuses a call."""
+    """NVML cannot be used, or refuses a call.
+
+    Args:
+        call: the function of NVML, or what was asked for. code: an NVML_ERROR_*. reason: in NVML's words.
+    """
+
+    def __init__(self, call: str, code: int, reason: str) -> None:
+        self.call, self.code, self.reason = call, code, reason
+        advice = "install the NVIDIA driver" if code in NO_DRIVER else "run nvidia-smi"
+        super().__init__(f"{call}: {reason}: {advice}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.call, self.code, self.reason)
 
 
 def import_pynvml() -> Any:
@@ -139,5 +151,4 @@ class Nvml:
 
 
 def _failed(what: str, error: Any) -> NvmlError:
-    advice = "install the NVIDIA driver" if error.value in NO_DRIVER else "run nvidia-smi"
-    return NvmlError(f"{what}: {error}: {advice}")
+    return NvmlError(what, error.value, str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rapp.errors import RappError
 from rapp.runtime.gpu import ComputeMode, GpuInfo
 from rapp.runtime.mps import MpsError, control_program
@@ -13,7 +15,19 @@ _SM_STEP = 8
 
 
 class GpuSetupError(RappError):
-    """The GPU is set up so that nothing can be run on it, or not under MPS."""
+    """The GPU is set up so that nothing can be run on it, or not under MPS.
+
+    Args:
+        what: the GPU, and how it is. action: what to change.
+        slices: whether slices of it (MIG) can be used.
+    """
+
+    def __init__(self, what: str, action: str, slices: bool = False) -> None:
+        self.what, self.action, self.slices = what, action, slices
+        super().__init__(f"{what}: {action}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.action, self.slices)
 
 
 def check_gpu(info: GpuInfo) -> None:
@@ -22,17 +36,16 @@ def check_gpu(info: GpuInfo) -> None:
     Raises:
         GpuSetupError: it cannot; with what to change about the GPU.
     """
-    default_mode = f"sudo nvidia-smi -i {info.index} -c DEFAULT"
+    name, default_mode = f"GPU {info.index} ({info.name})", f"sudo nvidia-smi -i {info.index} -c DEFAULT"
     if info.compute_mode is ComputeMode.PROHIBITED:
-        reason = f"is in compute mode prohibited: {default_mode}"
-    elif info.mig and not info.uuid.startswith("MIG-"):
-        off = f"or turn MIG off: sudo nvidia-smi -i {info.index} -mig 0"
-        reason = f"is cut into slices (MIG): name one as cuda:MIG-<uuid> (nvidia-smi -L lists them), {off}"
-    elif info.mig and info.compute_mode is not ComputeMode.DEFAULT:
-        reason = f"needs the default compute mode for MPS under MIG: {default_mode}"
-    else:
-        return
-    raise GpuSetupError(f"GPU {info.index} ({info.name}) {reason}")
+        raise GpuSetupError(f"{name} is in compute mode prohibited", default_mode)
+    if info.mig and not info.uuid.startswith("MIG-"):
+        action = "name a slice, cuda:MIG-<uuid> of nvidia-smi -L, or take it whole: sudo nvidia-smi"
+        raise GpuSetupError(
+            f"{name} is cut into slices (MIG)", f"{action} -i {info.index} -mig 0", slices=True
+        )
+    if info.mig and info.compute_mode is not ComputeMode.DEFAULT:
+        raise GpuSetupError(f"{name} needs the default compute mode for MPS under MIG", default_mode)
 
 
 def why_no_partitions(info: GpuInfo) -> str | None:

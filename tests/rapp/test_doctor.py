@@ -1,7 +1,5 @@
 """`rapp doctor` tells ok from missing from broken, and names the command that repairs."""
 
-# ruff: noqa: N802  the fake has the names of pynvml
-
 from __future__ import annotations
 
 import importlib.metadata
@@ -12,10 +10,9 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
@@ -23,17 +20,8 @@ from typer.testing import CliRunner
 from rapp import doctor
 from rapp.cli.doctor import print_checks
 from rapp.cli.main import app
-from rapp.doctor import (
-    Check,
-    State,
-    check_cpu,
-    check_gpus,
-    check_mps,
-    check_onnxruntime,
-    check_temporary,
-    check_train,
-    exit_code,
-)
+from rapp.doctor import check_cpu, check_onnxruntime, check_temporary, check_train, exit_code
+from rapp.doctor_check import Check, State
 from rapp.errors import MissingExtraError, RappError
 
 ROOT = Path(__file__).parents[2]
@@ -141,96 +129,10 @@ class TestTrain:
         assert set(doctor.TRAIN_MODULES) == names
 
 
-class NVMLError(Exception):
-    def __init__(self, value: int, text: str) -> None:
-        super().__init__(text)
-        self.value = value
-
-
-@dataclass
-class FakeNvml:
-    """pynvml as far as the doctor knows it; a `mig` of None raises, as GPUs before Ampere do."""
-
-    names: list[str] = field(default_factory=lambda: ["Tesla V100-SXM2-16GB"])
-    modes: list[int] = field(default_factory=lambda: [0])
-    migs: list[int | None] = field(default_factory=lambda: [None])
-    error: NVMLError | None = None
-    open: int = 0
-    NVMLError: type[Exception] = NVMLError
-
-    def nvmlInit(self) -> None:
-        if self.error:
-            raise self.error
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "550.54.15"
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.names)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return self.names[handle]
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return SimpleNamespace(total=16384 * 2**20)
-
-    def nvmlDeviceGetComputeMode(self, handle: int) -> int:
-        return self.modes[handle]
-
-    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
-        mig = self.migs[handle]
-        if mig is None:
-            raise NVMLError(3, "Not Supported")
-        return [mig, mig]
-
-
-class TestGpus:
-    def test_each_gpu_is_a_row(self) -> None:
-        nvml = FakeNvml(["Tesla V100-SXM2-16GB", "NVIDIA A100-SXM4-40GB"], [0, 3], [None, 1])
-        checks, gpus = check_gpus(nvml)
-        assert [check.state for check in checks] == [State.OK] * 3
-        assert [check.found for check in checks] == [
-            "550.54.15; 2 GPUs",
-            "Tesla V100-SXM2-16GB, 16,384 MiB, compute mode default, no MIG",
-            "NVIDIA A100-SXM4-40GB, 16,384 MiB, compute mode exclusive process, MIG on",
-        ]
-        assert [gpu.mig for gpu in gpus] == [None, True]
-        assert nvml.open == 0
-
-    def test_a_prohibited_gpu_is_a_problem_with_its_command(self) -> None:
-        checks, _ = check_gpus(FakeNvml(["A", "B"], [0, 2], [0, 0]))
-        assert [check.state for check in checks] == [State.OK, State.OK, State.PROBLEM]
-        assert checks[2].action == "sudo nvidia-smi -i 1 -c EXCLUSIVE_PROCESS"
-
-    @pytest.mark.parametrize(
-        ("code", "state"),
-        [(12, State.MISSING), (9, State.MISSING), (18, State.PROBLEM), (999, State.PROBLEM)],
-    )
-    def test_no_driver_is_missing_and_a_broken_one_a_problem(self, code: int, state: State) -> None:
-        checks, gpus = check_gpus(FakeNvml(error=NVMLError(code, "the reason")))
-        assert [check.state for check in checks] == [state]
-        assert "the reason" in checks[0].found
-        assert checks[0].action
-        assert gpus == []
-
-    def test_without_pynvml_the_action_does_not_bring_a_second_onnxruntime(self) -> None:
-        checks, gpus = check_gpus(None)
-        assert [(check.state, check.action) for check in checks] == [
-            (State.MISSING, "pip install nvidia-ml-py")
-        ]
-        assert gpus == []
-
-
-def test_mps_is_found_on_the_path_or_missing() -> None:
-    assert check_mps(lambda name: f"/usr/bin/{name}").found == "/usr/bin/nvidia-cuda-mps-control"
-    assert check_mps(lambda name: None).state is State.MISSING
+def test_ray_is_optional() -> None:
+    assert doctor.check_ray(metadata(ray="2.60.0")).state is State.OK
+    missing = doctor.check_ray(metadata())
+    assert (missing.state, missing.action) == (State.MISSING, "pip install 'rapp[ray]'")
 
 
 def test_cores_and_memory() -> None:
@@ -257,7 +159,7 @@ CLASH = check_onnxruntime(metadata(onnxruntime="1.20.0", onnxruntime_gpu="1.20.0
 
 class TestCommand:
     def test_a_clash_is_shown_with_its_command_and_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(doctor, "examine", lambda: [CLASH])
+        monkeypatch.setattr(doctor, "examine", lambda gpu: [CLASH])
         done = CliRunner().invoke(app, ["doctor"])
         assert done.exit_code == 2
         words = " ".join(done.output.split())
@@ -265,26 +167,33 @@ class TestCommand:
         assert "0 ok, 0 missing, 1 to repair" in words
 
     def test_the_table_fits_80_columns(self, capsys: pytest.CaptureFixture[str]) -> None:
-        checks, _ = check_gpus(FakeNvml(["NVIDIA H100 80GB HBM3 with a long name"], [2], [1]))
         temporary = check_temporary(lambda: "/a/very/long/folder/that/does/not/exist" * 4)
-        print_checks([CLASH, *checks, temporary])
+        print_checks([CLASH, temporary])
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
     def test_json_is_for_a_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        checks, _ = check_gpus(FakeNvml())
-        monkeypatch.setattr(doctor, "examine", lambda: [CLASH, *checks])
+        found = Check("GPU 0", State.OK, "a GPU", None, {"memory_mib": 16384})
+        monkeypatch.setattr(doctor, "examine", lambda gpu: [CLASH, found])
         done = CliRunner().invoke(app, ["doctor", "--json"])
         assert done.exit_code == 2
         content = json.loads(done.stdout)
-        assert [row["state"] for row in content["checks"]] == ["problem", "ok", "ok"]
+        assert [row["state"] for row in content["checks"]] == ["problem", "ok"]
         assert content["checks"][0]["action"] == CLASH.action
-        assert content["checks"][2]["facts"] == {
-            "index": 0,
-            "name": "Tesla V100-SXM2-16GB",
-            "memory_mib": 16384,
-            "compute_mode": "default",
-            "mig": None,
-        }
+        assert content["checks"][1]["facts"] == {"memory_mib": 16384}
+
+    @pytest.mark.parametrize(("option", "expected"), [([], None), (["--gpu"], True), (["--no-gpu"], False)])
+    def test_the_option_says_whether_to_try_the_gpus(
+        self, monkeypatch: pytest.MonkeyPatch, option: list[str], expected: bool | None
+    ) -> None:
+        asked: list[bool | None] = []
+
+        def examine(gpu: bool | None) -> list[Check]:
+            asked.append(gpu)
+            return []
+
+        monkeypatch.setattr(doctor, "examine", examine)
+        assert CliRunner().invoke(app, ["doctor", *option]).exit_code == 0
+        assert asked == [expected]
 
     def test_this_machine_is_told_quickly_and_without_torch(self) -> None:
         code = (

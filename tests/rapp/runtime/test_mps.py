@@ -14,7 +14,7 @@ import pytest
 
 from rapp.runtime import mps
 from rapp.runtime.claim import GpuClaim
-from rapp.runtime.leftovers import clean_up
+from rapp.runtime.leftovers import Leftover, clean_up
 from rapp.runtime.mps import MpsControl, MpsDaemon, MpsError
 from rapp.runtime.processes import processes_with
 
@@ -136,7 +136,7 @@ def test_a_killed_profiler_s_daemon_is_stopped_by_the_next_start_and_no_other_is
     other_uuid = "GPU-ffeeddcc-bbaa-9988-7766-554433221100"
     with GpuClaim(other_uuid) as claim, MpsDaemon(claim) as other:
         assert len(daemons(claims)) == 1
-        assert clean_up() == [f"stopped an MPS daemon on {UUID}, of pid {owner.pid}"]
+        assert clean_up() == [Leftover(f"stopped an MPS daemon on {UUID}, of pid {owner.pid}", True)]
         assert daemons(claims) == set()
         assert other.control.command("get_default_active_thread_percentage") == "100.0"
     assert list(claims.iterdir()) == []

@@ -171,8 +171,9 @@ class TestClocks:
         code = f"import os; from rapp.runtime.claim import GpuClaim; claim = GpuClaim('{UUID}')\n"
         code += "claim.note(clocks_locked=True); os.kill(os.getpid(), 9)"
         assert subprocess.run([sys.executable, "-c", code]).returncode == -9
-        (line,) = clean_up()
-        assert line.startswith(f"reset locked clocks on {UUID}, of pid ")
+        (leftover,) = clean_up()
+        assert leftover.undone
+        assert leftover.text.startswith(f"reset locked clocks on {UUID}, of pid ")
         assert fake_gpus.read()["gpus"][0]["locked"] is None
 
     def test_what_cannot_be_undone_is_kept_and_said(self, fake_gpus: FakeGpus, claims: Path) -> None:
@@ -182,10 +183,13 @@ class TestClocks:
             os.kill(os.getpid(), 9)
         os.waitpid(pid, 0)
         for _ in range(2):
-            (line,) = clean_up()
-            assert line.startswith(f"{UUID}, of pid {pid}: nvmlDeviceResetGpuLockedClocks: Insufficient")
+            (leftover,) = clean_up()
+            assert not leftover.undone
+            assert leftover.text.startswith(
+                f"{UUID}, of pid {pid}: nvmlDeviceResetGpuLockedClocks: Insufficient"
+            )
         fake_gpus.set(root=True)
-        assert clean_up()[0].startswith("reset locked clocks")
+        assert clean_up()[0].undone
         assert clean_up() == []
 
 

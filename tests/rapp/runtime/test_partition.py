@@ -18,7 +18,7 @@ V100 = GpuInfo(0, "GPU-0011", "Tesla V100", 16384, (7, 0), ComputeMode.DEFAULT, 
     ("change", "message"),
     [
         ({"compute_mode": ComputeMode.PROHIBITED}, "prohibited: sudo nvidia-smi -i 0 -c DEFAULT"),
-        ({"mig": True}, r"cut into slices.*cuda:MIG-<uuid>.*sudo nvidia-smi -i 0 -mig 0"),
+        ({"mig": True}, r"cut into slices.*cuda:MIG-<uuid>.*sudo nvidia-smi -i 0 -mig 0$"),
         (
             {"mig": True, "uuid": "MIG-1", "compute_mode": ComputeMode.EXCLUSIVE_PROCESS},
             "needs the default compute mode for MPS under MIG",
