@@ -22,6 +22,8 @@ class Mode(StrEnum):
     MEASURE = "measure"
 
 
+ALL_SM = "5:100:5"
+
 _MEASURING, _CAMPAIGN, _ADAPTIVE = "Measuring", "Campaign", "Adaptive sampling"
 
 
@@ -49,7 +51,7 @@ def profile(
     ] = ...,  # type: ignore[assignment]
     sm: Annotated[
         str, typer.Option(help="SM partitions, %: first:last:step, or a list such as 10,50,100.")
-    ] = "5:100:5",
+    ] = ALL_SM,
     quota: Annotated[str, typer.Option(help="Time quotas, %; written alike.")] = "10:100:10",
     batch: Annotated[
         str, typer.Option(help="Batches; written alike. A fixed batch skips the others.")
@@ -145,6 +147,16 @@ def profile(
             rich_help_panel=_CAMPAIGN,
         ),
     ] = None,
+    pair: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure one network beside this one instead, at quota 100 %: how much each slows the other."
+            " --sm: partition of both, or one for each (50); --batch: of both. OUT is a pair table, .csv or"
+            " .parquet, to which rows are added. Options of campaigns and quotas are ignored.",
+            show_default=False,
+            rich_help_panel="Side by side",
+        ),
+    ] = None,
     adaptive: Annotated[
         bool,
         typer.Option(
@@ -198,12 +210,23 @@ def profile(
     asked = [*(networks or []), *(name.strip() for name in (named or "").split(",") if name.strip())]
     if named is not None and not device.startswith("replay:"):
         raise ConfigError("--networks names networks of a replayed table: give ONNX files as arguments")
+    settings = DeviceSettings(idle_ms, window_ms, timeout_s)
+    rule = StopRule(relative_half_width=stop_width / 100, max_samples=max_samples, max_seconds=max_seconds)
+    sm_pct, batch_sizes = percents(sm, "--sm"), batches(batch, "--batch")
+    if pair is not None:
+        if adaptive:
+            raise ConfigError("--pair measures every batch, so that --adaptive has no place: leave one out")
+        from rapp.cli.profile_pair import HALVES, measure_pair
+
+        halves = HALVES if sm == ALL_SM else sm_pct
+        measure_pair((*asked, str(pair)), device, settings, halves, batch_sizes, rule, out)
+        return
     request = Request(
         networks=tuple(dict.fromkeys(asked)),
         device=device,
-        grid=ResourceGrid(percents(sm, "--sm"), percents(quota, "--quota"), batches(batch, "--batch")),
-        settings=DeviceSettings(idle_ms, window_ms, timeout_s),
-        rule=StopRule(relative_half_width=stop_width / 100, max_samples=max_samples, max_seconds=max_seconds),
+        grid=ResourceGrid(sm_pct, percents(quota, "--quota"), batch_sizes),
+        settings=settings,
+        rule=rule,
         mode=None if quota_mode is None else QuotaMode(quota_mode.value),
         seed=seed,
         anchors=anchors,

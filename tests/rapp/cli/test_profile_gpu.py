@@ -1,4 +1,4 @@
-"""`rapp profile` on devices that measure: this machine's CPU, and a GPU that is imitated."""
+"""`rapp profile` on a GPU that is imitated: see `tests/profiler/devices/test_cuda.py`."""
 
 from __future__ import annotations
 
@@ -15,33 +15,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "fakes"))
 
 from gpu_fixtures import Machine, machine, small_network, stub_driver
 
-from rapp.graph import OperatorGraph
 from rapp.profiles import ProfileTable
 
 __all__ = ["machine", "small_network", "stub_driver"]
 
 Run = Callable[..., Any]
 QUICK = ("--max-seconds", "0.5", "--max-samples", "20")
-
-
-def test_this_machine_is_measured(rapp: Run, small_network: Path, tmp_path: Path) -> None:
-    out = tmp_path / "cpu.parquet"
-    axes = ("--sm", "0.5,100", "--quota", "30,100", "--batch", "1,3", "--window-ms", "5")
-    done = rapp("profile", small_network, "--device", "cpu", "--out", out, *axes, *QUICK)
-    assert done.code == 0, done.err
-    assert f"--graphs {small_network.parent} --out run" in done.out
-    table = ProfileTable.read(out)
-    measured = table.filter(status="ok")
-    assert len(measured) == 4 + 2, "a single partition has no middle anchor"
-    assert set(measured.column("graph_hash")) == {OperatorGraph.from_onnx(small_network).graph_hash}
-    assert set(measured.column("window_ms")) == {5.0}
-    assert (measured.column("sm_count") >= 1).all()
-    assert (measured.column("latency_ms") > 0).all()
-    for row in measured.filter(anchor=False).arrow.to_pylist():
-        assert json.loads(row["software"])["outputs_compared"] is True
-    skipped = table.filter(status="skipped")
-    assert set(skipped.column("sm_pct")) == {0.5}
-    assert all("not a whole number of cores" in reason for reason in skipped.column("reason"))
 
 
 def test_quotas_of_a_gpu_are_derived_unless_asked_for(
