@@ -8,9 +8,7 @@ begin to end: cores that wait for each other, or that another process has taken,
 from __future__ import annotations
 
 import gc
-import math
 import resource
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,22 +20,16 @@ import numpy as np
 from profiler.device import Block, Failure, MeasureError
 from profiler.devices.cpu_load import LoadMeter, disturbance
 from profiler.devices.host import peak_memory_mib
-from rapp.errors import DataError, GraphError, RappError
-from rapp.graph import with_batch
+from profiler.devices.network_io import compared_outputs, fp32_inputs, network_at_batch
+from rapp.errors import DataError, RappError
 from rapp.runtime import cpu_session
 from rapp.runtime.cores import pin
 from rapp.runtime.gate import QuotaGate
-from rapp.runtime.inputs import Array, seeded_inputs, session_inputs
+from rapp.runtime.inputs import Array
 from rapp.runtime.quota import QuotaBlock
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-MOST_OUTPUT_ELEMENTS = 65_536
-"""Of one output that is sent to the campaign: 256 KiB of float32."""
-
-_LARGEST_MESSAGE_BYTES = 2**31 - 1
-"""Of protobuf; a larger network is handed to ONNX Runtime in files."""
 
 # What ONNX Runtime and the C++ library say when memory runs out.
 _OUT_OF_MEMORY = ("failed to allocate memory", "bad_alloc", "out of memory", "cannot allocate memory")
@@ -104,13 +96,7 @@ class CpuExecutor:
         self._session, self._feeds, self._outputs = None, {}, ()
         gc.collect()
         session = self._load(batch)
-        try:
-            for spec in session_inputs(session):
-                if np.dtype(spec.dtype).kind == "f" and spec.dtype != "float32":
-                    raise RappError(f"input {spec.name} is {spec.dtype}: this device's rows say fp32")
-            self._feeds = seeded_inputs(session, batch)
-        except RappError as error:
-            raise MeasureError(Failure.UNSUPPORTED, str(error)) from error
+        self._feeds = fp32_inputs(session, batch)
         self._session = session
         self.set_quota(100.0)
         self._work()
@@ -136,14 +122,8 @@ class CpuExecutor:
         return Block(wall_ms, device_ms, disturbance=disturbance(meter.end()))
 
     def outputs(self) -> Sequence[Array] | None:
-        """The float outputs of the last run; None: it has none.
-
-        Of an output with more than `MOST_OUTPUT_ELEMENTS` elements every n-th in memory order is sent, as a
-        vector; n hangs on its shape alone and shares no factor with the last dimension, so that no column is
-        left out.
-        """
-        arrays = [np.asarray(output) for output in self._outputs if isinstance(output, np.ndarray)]
-        return [_thinned(array) for array in arrays if array.dtype.kind == "f"] or None
+        """The float outputs of the last run, large ones thinned; None: it has none."""
+        return compared_outputs(self._outputs)
 
     def close(self) -> None:
         """As `Executor.close`."""
@@ -168,20 +148,8 @@ class CpuExecutor:
     def _load(self, batch: int) -> InferenceSession:
         """The network at `batch` in ONNX Runtime."""
         try:
-            model = with_batch(self._path, batch)
-            if model.ByteSize() <= _LARGEST_MESSAGE_BYTES:
-                content = model.SerializeToString()
-                del model
-                return cpu_session(content, threads=len(self._cores))
-            with tempfile.TemporaryDirectory(prefix="rapp-network-") as folder:
-                import onnx
-
-                file = Path(folder) / "network.onnx"
-                onnx.save_model(model, file, save_as_external_data=True)
-                del model
-                return cpu_session(file, threads=len(self._cores))
-        except GraphError as error:
-            raise MeasureError(Failure.UNSUPPORTED, str(error)) from error
+            with network_at_batch(self._path, batch) as network:
+                return cpu_session(network, threads=len(self._cores))
         except DataError as error:
             raise _failure(error.reason, Failure.UNSUPPORTED) from error
 
@@ -190,12 +158,3 @@ def _failure(reason: str, otherwise: Failure) -> MeasureError:
     """What an error of ONNX Runtime means for the point."""
     memory = any(words in reason.lower() for words in _OUT_OF_MEMORY)
     return MeasureError(Failure.OUT_OF_MEMORY if memory else otherwise, reason)
-
-
-def _thinned(array: Array) -> Array:
-    if array.size <= MOST_OUTPUT_ELEMENTS:
-        return array
-    step = math.ceil(array.size / MOST_OUTPUT_ELEMENTS)
-    while math.gcd(step, array.shape[-1]) > 1:
-        step += 1
-    return np.ascontiguousarray(array.reshape(-1)[::step])

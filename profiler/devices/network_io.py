@@ -16,6 +16,7 @@ from rapp.errors import GraphError, RappError
 from rapp.runtime.inputs import Array, seeded_inputs, session_inputs
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import InferenceSession
 
 MOST_OUTPUT_ELEMENTS = 65_536
@@ -26,8 +27,13 @@ _LARGEST_MESSAGE_BYTES = 2**31 - 1
 
 
 @contextmanager
-def network_at_batch(path: Path, batch: int) -> Iterator[bytes | Path]:
+def network_at_batch(
+    path: Path, batch: int, largest_bytes: int = _LARGEST_MESSAGE_BYTES
+) -> Iterator[bytes | Path]:
     """The network rewritten to a batch: its content, or a file that is there until the end of the block.
+
+    Args:
+        largest_bytes: content up to this size is kept in memory; for tests.
 
     Raises:
         MeasureError: it has no such batch, or cannot be read.
@@ -38,11 +44,12 @@ def network_at_batch(path: Path, batch: int) -> Iterator[bytes | Path]:
         model = with_batch(path, batch)
     except GraphError as error:
         raise MeasureError(Failure.UNSUPPORTED, str(error)) from error
-    if model.ByteSize() <= _LARGEST_MESSAGE_BYTES:
-        content: bytes = model.SerializeToString()
+    content = _content(model)
+    if content is not None and len(content) <= largest_bytes:
         del model
         yield content
         return
+    del content
     with tempfile.TemporaryDirectory(prefix="rapp-network-") as folder:
         import onnx
 
@@ -50,6 +57,17 @@ def network_at_batch(path: Path, batch: int) -> Iterator[bytes | Path]:
         onnx.save_model(model, file, save_as_external_data=True)
         del model
         yield file
+
+
+def _content(model: ModelProto) -> bytes | None:
+    """The serialised model; None: it is too large for one message of protobuf."""
+    try:
+        content: bytes = model.SerializeToString()
+    except MemoryError:
+        raise
+    except Exception:  # protobuf raises its EncodeError, or ValueError, by version
+        return None
+    return content
 
 
 def fp32_inputs(session: InferenceSession, batch: int) -> dict[str, Array]:

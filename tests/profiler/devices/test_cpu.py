@@ -17,7 +17,6 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from profiler.device import Failure, MeasureError, NetworkFile
 from profiler.devices.cpu import CpuDevice
-from profiler.devices.cpu_executor import MOST_OUTPUT_ELEMENTS, _thinned
 from profiler.devices.cpu_load import OTHER_PROCESS
 from profiler.testing import DeviceContract
 from profiler.worker import WorkerSession
@@ -189,15 +188,6 @@ def test_outputs_hang_on_the_batch_and_not_on_the_partition(device: CpuDevice, t
     np.testing.assert_allclose(three[0][:1], one[0], rtol=1e-4, atol=1e-5)
     assert not np.allclose(three[0][1], three[0][0])
     np.testing.assert_allclose(answers[ONE_PCT, 3][0], three[0], rtol=1e-4, atol=1e-5)  # type: ignore[index]
-
-
-def test_a_large_output_is_thinned_and_no_column_left_out() -> None:
-    array = np.arange(4 * 1000 * 250, dtype=np.float32).reshape(4, 1000, 250)
-    thin = _thinned(array)
-    assert MOST_OUTPUT_ELEMENTS / 2 < thin.size <= MOST_OUTPUT_ELEMENTS
-    assert len(np.unique(thin % 250)) == 250
-    small = np.zeros((3, 4))
-    assert _thinned(small) is small
 
 
 def test_a_network_made_for_one_batch_runs_with_another(device: CpuDevice, tmp_path: Path) -> None:
