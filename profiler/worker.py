@@ -211,8 +211,10 @@ class WorkerSession:
         if failure is None:
             failure, how = _read_exit(returncode, _oom_kills() - self._oom_kills)
             detail = f"{how} {detail}"
-        last = _last_line(self._printed)
-        self._failed = MeasureError(failure, f"{detail}; it last said: {last}" if last else detail)
+        said = _last_lines(self._printed)
+        self._failed = MeasureError(failure, f"{detail}; it last said: {said[-1][:300]}" if said else detail)
+        if len(said) > 1:
+            self._failed.add_note("The worker's last lines:\n" + "\n".join(said))
         return self._failed
 
     def _kill(self) -> int:
@@ -259,9 +261,9 @@ def _oom_kills() -> int:
     return 0
 
 
-def _last_line(printed: IO[bytes]) -> str:
-    """The last line that is not empty of what the child printed, shortened; empty if there is none."""
+def _last_lines(printed: IO[bytes]) -> list[str]:
+    """The last lines that the child printed, without empty ones."""
     size = printed.seek(0, os.SEEK_END)
-    printed.seek(max(0, size - 4096))
-    lines = [line.strip() for line in printed.read().decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")[:300]
+    printed.seek(max(0, size - 8192))
+    lines = [line.rstrip() for line in printed.read().decode(errors="replace").splitlines()]
+    return [line for line in lines if line]
