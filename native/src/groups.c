@@ -8,6 +8,7 @@
 
 enum {
     SPARSE_NS = 50 * NS_PER_US, /* launches this far apart are marked one by one */
+    WATCH_EVERY = 8,            /* of groups that ended late, this one's successor is marked at each launch */
     SHORTEST_MEAN_NS = 100,     /* bounds the launches of a group when the device is too fast to time */
     /* An idle device gets to a new event within this; a guess, as it was never measured on a GPU. */
     LATE_LOOK_NS = 30 * NS_PER_US,
@@ -121,6 +122,7 @@ void groups_end_late(struct stream *stream)
     if (result == CUDA_SUCCESS) {
         group->late = true;
         close_group(stream);
+        stream->watched = stream->late_groups++ % WATCH_EVERY == 0;
     }
 }
 
@@ -146,26 +148,29 @@ void groups_count(struct quota_block *block, struct stream *stream, enum kind ki
     stream->busy_until_ns = (stream->busy_until_ns > now ? stream->busy_until_ns : now) + (uint64_t)mean;
     stream->launched_ns = now;
     bool full = (uint64_t)group->expected_ns >= group_target_ns(block);
-    if (full || now - last >= SPARSE_NS)
+    if (full || stream->watched || now - last >= SPARSE_NS)
         groups_mark(stream);
     /* Without a mark, another thread is launching into the group and will close it, or the driver refused. */
     if (full && (stream->marked || !stream->launching))
         groups_finish(block, stream);
 }
 
-/* Moves the means towards what a group took: all its launches by the same factor. */
-static void learn(struct stream *stream, const struct group *group, int64_t took_ns)
+/* Moves the means towards what a group took: those of all its launches by the same factor. */
+static void learn(const struct quota_block *block, struct stream *stream, const struct group *group,
+                  int64_t took_ns)
 {
-    double factor = (double)took_ns / (double)group->expected_ns;
+    double expected_ns = 0; /* by the means of now: those at the launch may have been a guess */
+    unsigned int launches = 0;
+    for (int kind = 0; kind < KINDS; kind++) {
+        launches += group->launches[kind];
+        expected_ns += (double)group->launches[kind] * (double)mean_ns(block, stream, (enum kind)kind);
+    }
     for (int kind = 0; kind < KINDS; kind++) {
         if (!group->launches[kind])
             continue;
+        /* Half of the way; all of it where nothing was known. */
         int64_t mean = stream->mean_ns[kind];
-        unsigned int total = group->launches[KERNEL] + group->launches[GRAPH];
-        if (!mean) /* the first time: the measurement alone */
-            mean = took_ns / total;
-        else
-            mean = (int64_t)((double)mean * (1 + factor) / 2);
+        mean = mean ? (int64_t)((double)mean * (1 + (double)took_ns / expected_ns) / 2) : took_ns / launches;
         stream->mean_ns[kind] = mean > SHORTEST_MEAN_NS ? mean : SHORTEST_MEAN_NS;
         latest_mean_ns[kind] = stream->mean_ns[kind];
     }
@@ -201,7 +206,8 @@ static CUresult measure(struct quota_block *block, struct stream *stream)
         took_ns = group->expected_ns; /* then it was idle until the mark */
     int64_t start_ns = context->base_ns + since_base_ns, end_ns = start_ns + took_ns;
     if (!group->late)
-        learn(stream, group, end_ns - (start_ns > stream->last_end_ns ? start_ns : stream->last_end_ns));
+        learn(block, stream, group,
+              end_ns - (start_ns > stream->last_end_ns ? start_ns : stream->last_end_ns));
     stream->last_end_ns = end_ns;
     if (end_ns - context->base_ns > REBASE_NS) {
         CUevent base = context->base;
@@ -225,6 +231,7 @@ void groups_collect(struct quota_block *block, struct stream *stream)
         result = driver_event_query(stream_open_group(stream)->end);
         if (result == CUDA_SUCCESS) {
             close_group(stream);
+            stream->watched = false;
             result = measure(block, stream);
         }
     }

@@ -103,8 +103,8 @@ struct stream *streams_get(CUstream handle)
     stream->handle = handle;
     stream->thread = owner(handle);
     stream->context = context;
-    stream->open = stream->marked = false;
-    stream->launching = 0;
+    stream->open = stream->marked = stream->watched = false;
+    stream->launching = stream->late_groups = 0;
     stream->launched_ns = stream->busy_until_ns = 0;
     stream->last_end_ns = INT64_MIN;
     return stream;

@@ -42,7 +42,9 @@ struct stream {
     struct group groups[MAX_GROUPS];
     unsigned int first, closed;
     bool open, marked;
-    unsigned int launching; /* launches of the open group that are under way */
+    bool watched;             /* its next end shall be measured: every launch is marked */
+    unsigned int late_groups; /* groups that ended unseen, see groups_end_late */
+    unsigned int launching;   /* launches of the open group that are under way */
 
     int64_t mean_ns[KINDS]; /* device time of a launch, by the last groups */
     uint64_t launched_ns;   /* host time of the last launch; 0: none yet */

@@ -166,6 +166,18 @@ STUB_API CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
     return CUDA_SUCCESS;
 }
 
+/* Only how many: `nodes` must be NULL. */
+STUB_API CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode *nodes, size_t *count)
+{
+    STUB_ENTER();
+    if (!graph || graph->magic != STUB_GRAPH)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (nodes)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    *count = graph->nodes;
+    return CUDA_SUCCESS;
+}
+
 STUB_API CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, unsigned long long flags)
 {
     STUB_ENTER();

@@ -94,6 +94,16 @@ CUresult stub_enter(const char *function)
     return CUDA_SUCCESS;
 }
 
+static void lock(void)
+{
+    pthread_mutex_lock(&stub.lock);
+}
+
+static void unlock(void)
+{
+    pthread_mutex_unlock(&stub.lock);
+}
+
 STUB_API CUresult cuInit(unsigned int flags)
 {
     if (flags != 0)
@@ -101,6 +111,8 @@ STUB_API CUresult cuInit(unsigned int flags)
     pthread_mutex_lock(&stub.lock);
     if (!stub.ready) {
         read_settings();
+        /* More than a real driver grants: a child goes on with a copy of the device. */
+        pthread_atfork(lock, unlock, unlock);
         stub.ready = true;
     }
     pthread_mutex_unlock(&stub.lock);

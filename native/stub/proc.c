@@ -60,6 +60,7 @@ static const struct entry ENTRIES[] = {
     PTSZ(cuStreamEndCapture, 10000),
     PTSZ(cuStreamIsCapturing, 10000),
     PLAIN(cuThreadExchangeStreamCaptureMode, 10010),
+    PLAIN(cuGraphGetNodes, 10000),
     PLAIN(cuGraphInstantiateWithFlags, 11040),
     PLAIN(cuGraphExecDestroy, 10000),
     PLAIN(cuGraphDestroy, 10000),
