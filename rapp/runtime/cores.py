@@ -15,7 +15,7 @@ from rapp.errors import RappError
 from rapp.runtime.cgroup import core_limit
 
 SLACK_PCT = 0.05 + 1e-9
-"""What a percentage may be off from a whole number of cores: half of the last digit in 33.3 %, and rounding."""
+"""What a percentage may be off from a whole number of cores: half the last digit of 33.3 %, and rounding."""
 
 
 def usable_cores(root: Path = Path("/")) -> tuple[int, ...]:
