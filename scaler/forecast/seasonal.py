@@ -2,11 +2,12 @@
 
 The rate is shape(time in the season) x level. The level is `scaler.forecast.kalman`'s, fed with arrivals
 that are expected to follow the shape. The shape is the seasonal component of an STL decomposition (Cleveland
-et al. 1990; statsmodels) of log rates in bins of the season, and repeats (Hyndman and Athanasopoulos,
-Forecasting: Principles and Practice, 3rd edition, section 5.7).
+et al. 1990; statsmodels) of the rates in bins of the season, and repeats (Hyndman and Athanasopoulos,
+Forecasting: Principles and Practice, 3rd edition, section 5.7). It is robust, and one of square roots, which
+have the same variance at any rate (Anscombe 1948), so that an outage does not become part of the shape.
 
 It is incremental in two steps: a tick adds to the open bin and updates the level, some 20 us; a sixth of a
-season later the shape is fitted again, some 20 ms for two weeks in bins of ten minutes. Until two seasons
+season later the shape is fitted again, some 0.1 s for two weeks in bins of ten minutes. Until two seasons
 were seen it is the Kalman forecaster itself. Needs the extra `forecast`: statsmodels brings pandas and scipy,
 which no other part of the scaler may need; nothing of it is loaded before the first fit.
 """
@@ -29,7 +30,7 @@ FITS_A_SEASON = 6
 """A shape that is four hours old is as good as a new one, where the season is a day."""
 
 MOST_FACTOR = 50.0
-"""How far the shape may be from its mean, so that a silent night cannot make a level of a single arrival."""
+"""How far the shape may be from its mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,11 @@ class Seasonal:
         """Nothing seen."""
         return {
             "level": Kalman().initial(), "now_s": 0.0, "bin": None, "count": 0, "seen_s": 0.0,
-            "log_rps": [], "shape": [], "fitted": None,
+            "rps": [], "shape": [], "fitted": None,
         }  # fmt: skip
 
     def update(self, state: State, now_s: float, arrivals: int | None, dt_s: float) -> State:
-        """`log_rps`: closed bins before `bin`, null where nothing was counted; `shape`: factors by bin."""
+        """`rps`: rates of the bins before `bin`, null where nothing was counted; `shape`: factors by bin."""
         middle_s = now_s - 0.5 * dt_s
         new = {**state, "now_s": now_s}
         here = math.floor(middle_s * self.bins / self.season_s)
@@ -93,11 +94,11 @@ class Seasonal:
 
     def _close_bins(self, new: dict[str, Any], here: int) -> None:
         """Close the open bin, and those that passed unseen, in `new`, a state that nobody else has."""
-        # Half an arrival more, so that an empty bin has a logarithm (Anscombe's usual start).
-        closed = math.log((new["count"] + 0.5) / new["seen_s"]) if new["seen_s"] > 0 else None
+        # 3/8 of an arrival more: Anscombe's correction for small counts.
+        closed = (new["count"] + 0.375) / new["seen_s"] if new["seen_s"] > 0 else None
         unseen = min(here - new["bin"] - 1, self.bins * self.seasons)
-        kept = [*new["log_rps"], closed, *[None] * unseen][-self.bins * self.seasons :]
-        new.update(log_rps=kept, bin=here, count=0, seen_s=0.0)
+        kept = [*new["rps"], closed, *[None] * unseen][-self.bins * self.seasons :]
+        new.update(rps=kept, bin=here, count=0, seen_s=0.0)
         due = new["fitted"] is None or here - new["fitted"] >= self.bins // FITS_A_SEASON
         if due and len(kept) >= LEAST_SEASONS * self.bins and any(one is not None for one in kept):
             before = self._factor(new["shape"], new["now_s"])
@@ -115,20 +116,22 @@ class Seasonal:
         return first + (place - low) * (second - first)
 
 
-def _shape(log_rps: list[float | None], end: int, bins: int) -> list[float]:
-    """Factors by bin of the season, of geometric mean 1, from log rates of the bins before bin `end`."""
+def _shape(rps: list[float | None], end: int, bins: int) -> list[float]:
+    """Factors by bin of the season, of geometric mean 1, from rates of the bins before bin `end`."""
     import numpy as np
     from statsmodels.tsa.seasonal import STL  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    known = np.array([i for i, value in enumerate(log_rps) if value is not None])
-    series = np.interp(np.arange(len(log_rps)), known, [log_rps[i] for i in known])
+    known = np.array([i for i, value in enumerate(rps) if value is not None])
+    series = np.sqrt(np.interp(np.arange(len(rps)), known, [rps[i] for i in known]))
     # Every season counts alike (a span beyond all of them, and a constant fit): what is left of noise is then
     # the least. The jumps leave out points between which the smooth parts are interpolated.
-    jump = max(bins // 10, 1)
-    span = 2 * (len(series) // bins) * 10 + 1
-    fit = STL(series, period=bins, seasonal=span, seasonal_deg=0, trend_jump=jump, low_pass_jump=jump).fit()
-    last = np.asarray(fit.seasonal)[-bins:]
+    jump, span = max(bins // 10, 1), 2 * (len(series) // bins) * 10 + 1
+    fit = STL(
+        series, period=bins, seasonal=span, seasonal_deg=0, trend_jump=jump, low_pass_jump=jump, robust=True
+    ).fit()
+    last, level = np.asarray(fit.seasonal)[-bins:], float(np.asarray(fit.trend)[-bins:].mean())
     by_bin = np.empty(bins)
-    by_bin[np.arange(end - bins, end) % bins] = last - last.mean()
-    most = math.log(MOST_FACTOR)
-    return [float(factor) for factor in np.exp(np.clip(by_bin, -most, most))]
+    by_bin[np.arange(end - bins, end) % bins] = np.maximum(level + last, 0.0)
+    # A quiet night cannot make a level of thousands out of a single arrival.
+    factors = np.clip((by_bin / max(level, 1e-9)) ** 2, 1.0 / MOST_FACTOR, MOST_FACTOR)
+    return [float(factor) for factor in factors / np.exp(np.log(factors).mean())]
