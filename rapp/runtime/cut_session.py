@@ -66,6 +66,9 @@ class _Link:
 class CutSession:
     """A chain of sessions; threads may run it at the same time.
 
+    It answers as the whole network does, but for rounding: ONNX Runtime fuses nothing across a cut, and may
+    lay out the tensors there in another way. Where it would do neither, the answers are equal bit for bit.
+
     Args:
         network: the network; it is not needed afterwards.
         plan: of this network.

@@ -108,6 +108,16 @@ def test_weights_are_in_one_part_each() -> None:
     assert set(made) == {value for one in whole.graph.node for value in one.output}
 
 
+def test_weights_that_may_be_overridden_stay_so() -> None:
+    """Listed among the inputs, they are not constant to a runtime, which then folds nothing into them."""
+    source = chain("MatMul", "MatMul")
+    listed = helper.make_tensor_value_info("w1", TensorProto.FLOAT, (8, 8))
+    source.graph.input.append(listed)
+    graph = CuttableNetwork.load(source).graph
+    assert [one.name for one in graph.part(0, 1).graph.input] == ["x"]
+    assert [one.name for one in graph.part(1, 2).graph.input] == ["t0", "w1"]
+
+
 def test_parts_are_even() -> None:
     for name in ("light_resnet50", "light_shufflenet"):
         network = CuttableNetwork.load(LIGHT / f"{name}.onnx")
