@@ -212,7 +212,7 @@ def reactions_ms(built: Built, low_pct: float, high_pct: float, count: int) -> N
     """
     arguments, device_ms = WORKLOADS[GRAPH]
     written, rng, every_s = [], np.random.default_rng(0), 0.45
-    seconds = 1.5 + (every_s + 0.04) * (count + 1)
+    seconds = 0.8 + (every_s + 0.04) * (count + 1)
     with (
         quota(low_pct) as block,
         started(built, block, *arguments, "--seconds", str(seconds)) as (process, log),

@@ -55,7 +55,7 @@ def main() -> None:
 def show_shares(built: Built, out: Console, seconds: float) -> None:
     """Device time against the quota, saturated."""
     quotas_pct = range(10, 100, 10)
-    shown = table("error, points", *map(str, quotas_pct), "most", "goal", "")
+    shown = table("error, points", *map(str, quotas_pct), "max", "goal", "")
     for name, (arguments, _) in WORKLOADS.items():
         errors = []
         for quota_pct in quotas_pct:
@@ -64,7 +64,7 @@ def show_shares(built: Built, out: Console, seconds: float) -> None:
             with quota(quota_pct) as block:
                 done = measure(built, block, *arguments, "--seconds", str(seconds + skip_s))
             errors.append(100 * done.share(skip_s, seconds * 0.95) - quota_pct)
-        cells = (f"{error:+.1f}" for error in errors)
+        cells = (f"{abs(error):.1f}" for error in errors)
         shown.add_row(name, *cells, *_judged(max(map(abs, errors)), 2.5, ".1f"))
     out.print(shown)
 

@@ -40,14 +40,15 @@ void hook_set_real(enum hook_id id, void *function)
 /* Declares `real`, the driver's function, and returns what a driver without it would. */
 #define REAL(symbol, args)                                             \
     CUresult(*real) args = (CUresult(*) args)hook_real(HOOK_##symbol); \
-    if (!real)                                                         \
-    return CUDA_ERROR_NOT_FOUND
+    if (!real) {                                                       \
+        return CUDA_ERROR_NOT_FOUND;                                   \
+    }
 
 /* A launch: the gate before, the count after. */
 #define LAUNCH(symbol, per_thread, kind, on, args, pass)     \
     EXPORT CUresult symbol args                              \
     {                                                        \
-        REAL(symbol, args);                                  \
+        REAL(symbol, args)                                   \
         struct stream *entered = gate_enter(on, per_thread); \
         CUresult result = real pass;                         \
         gate_leave(entered, kind, result);                   \
@@ -58,7 +59,7 @@ void hook_set_real(enum hook_id id, void *function)
 #define WAIT(symbol, mark, args, pass) \
     EXPORT CUresult symbol args        \
     {                                  \
-        REAL(symbol, args);            \
+        REAL(symbol, args)             \
         mark;                          \
         CUresult result = real pass;   \
         if (result == CUDA_SUCCESS)    \
@@ -70,7 +71,7 @@ void hook_set_real(enum hook_id id, void *function)
 #define MARK(symbol, mark, args, pass) \
     EXPORT CUresult symbol args        \
     {                                  \
-        REAL(symbol, args);            \
+        REAL(symbol, args)             \
         mark;                          \
         return real pass;              \
     }
@@ -91,7 +92,7 @@ EXPORT CUresult cuLaunchCooperativeKernelMultiDevice(CUDA_LAUNCH_PARAMS *list, u
 {
     enum { MOST = 64 };
     struct stream *entered[MOST];
-    REAL(cuLaunchCooperativeKernelMultiDevice, (CUDA_LAUNCH_PARAMS *, unsigned int, unsigned int));
+    REAL(cuLaunchCooperativeKernelMultiDevice, (CUDA_LAUNCH_PARAMS *, unsigned int, unsigned int))
     unsigned int gated = list ? (count < MOST ? count : MOST) : 0;
     for (unsigned int i = 0; i < gated; i++)
         entered[i] = gate_enter(list[i].hStream, false);
@@ -137,7 +138,7 @@ MARK(cuCtxDestroy_v2, gate_context_ends(context), (CUcontext context), (context)
 
 EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
-    REAL(cuDevicePrimaryCtxRetain, (CUcontext *, CUdevice));
+    REAL(cuDevicePrimaryCtxRetain, (CUcontext *, CUdevice))
     CUresult result = real(context, device);
     if (result == CUDA_SUCCESS)
         gate_primary_retained(device, *context);
@@ -146,7 +147,7 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 
 EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
-    REAL(cuDevicePrimaryCtxRelease_v2, (CUdevice));
+    REAL(cuDevicePrimaryCtxRelease_v2, (CUdevice))
     CUresult result = real(device);
     if (result == CUDA_SUCCESS)
         gate_primary_released(device);
@@ -155,7 +156,7 @@ EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 
 EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 {
-    REAL(cuDevicePrimaryCtxReset_v2, (CUdevice));
+    REAL(cuDevicePrimaryCtxReset_v2, (CUdevice))
     CUresult result = real(device);
     if (result == CUDA_SUCCESS)
         gate_primary_released(device);

@@ -7,7 +7,7 @@
 
 struct stub_state stub = {.lock = PTHREAD_MUTEX_INITIALIZER, .next_id = 1};
 
-static const char UUID[16] = "RaPP stub GPU 00";
+static const char UUID[] = "RaPP stub GPU 00"; /* 16 bytes, and the end of the string */
 
 static long setting(const char *name, long otherwise)
 {
