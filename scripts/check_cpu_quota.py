@@ -4,8 +4,8 @@
 
 Runs a network on one core under quotas of 10 to 100 % and compares the CPU time of its whole process, as the
 kernel counts it, with the time that passed. The quota is a limit: where other load keeps the process from its
-share, the share is lower and marked with a star: run it on an idle machine. The exit code is 1 if the median of the repeats is
-more than 3 points off at some quota.
+share, the share is lower and marked with a star: run it on an idle machine. The exit code is 1 if the median
+of the repeats is more than 3 points off at some quota.
 """
 
 from __future__ import annotations
