@@ -69,7 +69,7 @@ def build(folder: Path, *options: str) -> Built:
     """Build library, stub and program into `folder`; `options` go to make.
 
     Raises:
-        RappError: there is no make or C compiler, or the build fails; the message ends with its last line.
+        RappError: there is no make or C compiler, or the build fails; the message ends with the first error.
     """
     for tool in ("make", os.environ.get("CC", "cc")):
         if shutil.which(tool) is None:
@@ -77,9 +77,9 @@ def build(folder: Path, *options: str) -> Built:
     command = ["make", "-C", str(NATIVE), f"OUT={folder.resolve()}", *options, "quota", "stub"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RappError(
-            f"make in {NATIVE} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-        )
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        first = next((line for line in lines if "error" in line), lines[-1])
+        raise RappError(f"make in {NATIVE} failed: {first}")
     return Built(folder / "librapp_quota.so", folder / "stub", folder / "workload")
 
 

@@ -20,7 +20,8 @@ bool stub_is_context(CUcontext context)
     return context && context->magic == STUB_CONTEXT;
 }
 
-static void destroy(CUcontext context)
+/* Ends a context and its streams; with the lock held. */
+void stub_end_context(CUcontext context)
 {
     context->magic = STUB_DEAD;
     for (CUstream stream = context->streams; stream; stream = stream->next)
@@ -71,7 +72,7 @@ static CUresult release(CUdevice device, bool all)
     if (stub.primary_count[device] == 0 && !all)
         result = CUDA_ERROR_INVALID_CONTEXT;
     else if (stub.primary[device] && (all || --stub.primary_count[device] == 0)) {
-        destroy(stub.primary[device]);
+        stub_end_context(stub.primary[device]);
         stub.primary[device] = NULL;
         stub.primary_count[device] = 0;
     }
@@ -119,7 +120,7 @@ STUB_API CUresult cuCtxDestroy_v2(CUcontext context)
     if (!stub_is_context(context))
         return CUDA_ERROR_INVALID_CONTEXT;
     pthread_mutex_lock(&stub.lock);
-    destroy(context);
+    stub_end_context(context);
     pthread_mutex_unlock(&stub.lock);
     if (stub_current() == context)
         depth--;

@@ -104,17 +104,32 @@ static void unlock(void)
     pthread_mutex_unlock(&stub.lock);
 }
 
+/* A child has the memory and not the device: what was made before the fork is dead there. A real driver
+ * refuses even a new cuInit; here the child may begin again. */
+static void begin_again(void)
+{
+    for (CUcontext context = stub.contexts; context; context = context->next)
+        stub_end_context(context);
+    for (int i = 0; i < STUB_MAX_DEVICES; i++) {
+        stub.primary[i] = NULL;
+        stub.primary_count[i] = 0;
+    }
+    stub.captures = NULL;
+    stub.ready = false;
+    unlock();
+}
+
 STUB_API CUresult cuInit(unsigned int flags)
 {
     if (flags != 0)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&stub.lock);
-    if (!stub.ready) {
+    if (!stub.configured) {
         read_settings();
-        /* More than a real driver grants: a child goes on with a copy of the device. */
-        pthread_atfork(lock, unlock, unlock);
-        stub.ready = true;
+        pthread_atfork(lock, unlock, begin_again);
+        stub.configured = true;
     }
+    stub.ready = true;
     pthread_mutex_unlock(&stub.lock);
     STUB_ENTER();
     return stub.devices ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;

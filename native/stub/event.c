@@ -5,7 +5,8 @@
 
 static bool is_event(CUevent event)
 {
-    return event && event->magic == STUB_EVENT && stub_is_context(event->context);
+    return event && event->magic == STUB_EVENT && stub_is_context(event->context) &&
+           event->context->id == event->context_id;
 }
 
 static CUresult record(CUevent event, CUstream handle, bool per_thread)
@@ -96,6 +97,7 @@ STUB_API CUresult cuEventCreate(CUevent *event, unsigned int flags)
         return CUDA_ERROR_OUT_OF_MEMORY;
     (*event)->magic = STUB_EVENT;
     (*event)->context = stub_current();
+    (*event)->context_id = stub_current()->id;
     (*event)->flags = flags;
     return CUDA_SUCCESS;
 }

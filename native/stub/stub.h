@@ -80,6 +80,7 @@ struct CUstream_st {
 struct CUevent_st {
     enum stub_magic magic;
     CUcontext context;
+    uint64_t context_id;
     unsigned int flags;
     bool recorded;
     uint64_t at_ns;
@@ -106,8 +107,8 @@ struct stub_log {
 };
 
 struct stub_state {
-    pthread_mutex_t lock; /* guards everything below and all objects */
-    bool ready;
+    pthread_mutex_t lock;          /* guards everything below and all objects */
+    bool configured, ready;        /* settings read; cuInit called since the last fork */
     int devices;                   /* visible ones */
     int visible[STUB_MAX_DEVICES]; /* index of each among all */
     int sm_count;
@@ -132,6 +133,7 @@ CUresult stub_enter(const char *function);
 /* context.c */
 CUcontext stub_current(void);
 bool stub_is_context(CUcontext context);
+void stub_end_context(CUcontext context);
 
 /* stream.c; all with the lock held unless said otherwise */
 CUresult stub_stream(CUstream handle, bool per_thread, CUstream *found);

@@ -203,15 +203,16 @@ def waits_of_others() -> None:
 
     def work() -> None:
         cuda.ok.cuCtxSetCurrent(context)
-        for _ in range(20):
-            assert cuda.launch(100 * US, suffix="_ptsz") == 0
+        for _ in range(30):
+            for _ in range(6):
+                assert cuda.launch(100 * US, suffix="_ptsz") == 0
             time.sleep(0.003)
 
     thread = threading.Thread(target=work)
     thread.start()
     while thread.is_alive():
         cuda.ok.cuCtxSynchronize()
-        time.sleep(0.0005)
+        time.sleep(0.00005)
     thread.join()
 
 
@@ -255,7 +256,11 @@ def forks() -> dict[str, Any]:
         child = os.fork()
         if child == 0:
             signal.alarm(20)  # ends a child that hangs
-            results = [cuda.launch(100 * US) for _ in range(20)]
+            lost = cuda.launch(100 * US)
+            cuda.ok.cuInit(0)
+            cuda.primary()
+            stream = cuda.stream()
+            results = [lost != 3, *(cuda.launch(100 * US, where) for where in (None, stream) * 10)]
             os._exit(any(results) or cuda.cuCtxSynchronize() != 0)
         assert cuda.launch(100 * US) == 0
         failed += os.waitpid(child, 0)[1] != 0

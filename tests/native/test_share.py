@@ -72,6 +72,15 @@ def test_lead_keeps_the_device_busy(built: Built) -> None:
     in_one_of(4, lost, 0.03)
 
 
+def test_work_longer_than_the_window_is_let_in_ahead(built: Built) -> None:
+    """Graphs of 60 ms at a window of 40 ms and quota 100 %: each is launched before the last has ended."""
+    arguments = ("--api", "graph", "--kernels", "60", "--ns", "1000000", "--sync", "none")
+    with quota(100) as block:
+        busy = measure(built, block, *arguments, "--seconds", "0.8").busy
+    assert len(busy) > 8
+    assert np.median(busy[1:, 0] - busy[:-1, 1]) == 0, "the device goes from one to the next"
+
+
 def test_closed_loop(built: Built) -> None:
     def error(case: tuple[str, float, float]) -> float:
         mean_ms, law_ms = closed_loop(built, *case, 0.9)
