@@ -10,7 +10,8 @@ not load, and for single operators. Both are errors here. Inputs and outputs sta
 
 Options are those of onnxruntime.ai, "CUDA Execution Provider", and of its headers
 onnxruntime_session_options_config_keys.h and onnxruntime_run_options_config_keys.h. Tested against an ONNX
-Runtime that claims the provider and runs on the CPU; it has never run on a physical GPU.
+Runtime that claims the provider and runs on the CPU. The provider of onnxruntime-gpu 1.31 takes these options
+as they are, up to the point where it needs a GPU; none of this has ever run on a physical one.
 """
 
 from __future__ import annotations

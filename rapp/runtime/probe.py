@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from rapp.runtime.driver import DeviceProperties, Driver, Stream
 TIMEOUT_S = 120.0
 """The first start of CUDA, cuDNN and ONNX Runtime on a network file system takes the longest."""
 
+_MISSING_LIBRARY = re.compile(r"error: (\S+\.so\S*: .+)")
+"""What dlopen says, in a line of ONNX Runtime's log."""
 _PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 _STDERR_CHARACTERS = 600
 
@@ -72,8 +75,9 @@ def probe(
     except ValueError:
         said = {}
     if "error" in said:
-        # ONNX Runtime writes to stderr which library it misses, and raises less.
-        raise ProbeError(": ".join(filter(None, (said["error"], _tail(done.stderr) if session else ""))))
+        # ONNX Runtime writes to stderr which library it misses, and does not raise it.
+        missing = _MISSING_LIBRARY.search(done.stderr)
+        raise ProbeError(f"{said['error']} ({missing[1].strip()})" if missing else said["error"])
     if done.returncode != 0 or "device" not in said:
         raise ProbeError(f"a process that uses CUDA ends with {done.returncode}: {_tail(done.stderr)}")
     return Probe(said["driver"], DeviceProperties(**said["device"]), said["onnxruntime"])

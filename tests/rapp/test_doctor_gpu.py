@@ -181,6 +181,7 @@ class TestTrying:
         checks = self.look()
         assert checks["GPU 0 CUDA"].state is State.OK
         assert checks["GPU 0 network"].state is State.PROBLEM
+        assert "(libcublasLt.so.13: cannot open shared object file" in checks["GPU 0 network"].found
         assert "onnxruntime-gpu[cuda,cudnn]" in str(checks["GPU 0 network"].action)
         assert checks["GPU 0 partitions"].state is State.PROBLEM
         assert "already running" in checks["GPU 0 partitions"].found

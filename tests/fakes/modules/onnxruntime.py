@@ -58,6 +58,12 @@ ON_CPU = (
     " EP, but fallback to CPU EP has been explicitly disabled by the user."
 )
 
+NO_LIBRARY = (
+    "[E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] [ONNXRuntimeError] : 1 : FAIL : Failed"
+    " to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object"
+    " file: No such file or directory"
+)
+
 
 def _settings() -> dict[str, Any]:
     return {"provider": "loads", "cpu_operators": [], "oom_batch": 1 << 30, "kernel_us": 1000} | json.loads(
@@ -119,6 +125,8 @@ class InferenceSession(real.InferenceSession):  # type: ignore[misc,name-defined
             refused = options.get_session_config_entry(NO_CPU) == "1"
         except RuntimeError:
             refused = False
+        if not self._loads:
+            print(NO_LIBRARY, file=sys.stderr)
         if on_cpu and refused:
             raise _state.Fail(ON_CPU)
         options.add_session_config_entry(NO_CPU, "0")

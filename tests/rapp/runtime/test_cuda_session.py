@@ -86,7 +86,7 @@ class TestLoading:
         self, network: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fake(monkeypatch, provider="broken")
-        with pytest.raises(CudaProviderError, match=r"does not load.*onnxruntime-gpu\[cuda,cudnn\].*doctor"):
+        with pytest.raises(CudaProviderError, match=r"does not load.*onnxruntime-gpu\[cuda,cudnn\]"):
             cuda_session(network)
 
     def test_an_operator_left_to_the_cpu_is_named(
