@@ -65,7 +65,11 @@ class GpuClaim:
         self._undo = contextlib.ExitStack()
         self.gpu_uuid, self._pid = gpu_uuid, os.getpid()
         self._state: dict[str, Any] = {"pid": self._pid, "gpu_uuid": gpu_uuid, "since_s": time.time()}
-        self._write()
+        try:
+            self._write()
+        except BaseException:
+            self._lock.release()
+            raise
         _at_end(self)
 
     def note(self, **facts: object) -> None:
@@ -181,7 +185,18 @@ class _Lock:
         return self._handle >= 0
 
     def acquire(self) -> bool:
-        """Whether it could be had; never waits."""
+        """Whether it could be had; never waits.
+
+        Raises:
+            ClaimError: the folder cannot be written, or knows no locks.
+        """
+        try:
+            return self._acquire()
+        except OSError as error:
+            reason = f"{self._folder}: cannot be locked ({error.strerror}): set TMPDIR to a local folder"
+            raise ClaimError(reason) from error
+
+    def _acquire(self) -> bool:
         while True:
             with contextlib.suppress(FileExistsError):
                 self._folder.mkdir(mode=0o700)
@@ -195,12 +210,13 @@ class _Lock:
                 if os.fstat(handle).st_ino == (self._folder / "lock").stat().st_ino:
                     self._handle = handle
                     return True
-                os.close(handle)
-            except FileNotFoundError:
-                os.close(handle)
             except BlockingIOError:
-                os.close(handle)
                 return False
+            except FileNotFoundError:  # as before: the next attempt makes a new one
+                pass
+            finally:
+                if not self.held:
+                    os.close(handle)
 
     def release(self) -> None:
         """Unlock, and remove file and folder if nothing else is in it."""

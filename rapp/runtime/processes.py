@@ -33,7 +33,7 @@ def processes_with(name: str, variable: str, value: str) -> set[int]:
 
 
 def _folders() -> list[Path]:
-    return [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+    return list(Path("/proc").glob("[0-9]*"))  # none where there is no /proc
 
 
 def _is_named(folder: Path, name: str) -> bool:

@@ -60,8 +60,8 @@ ON_CPU = (
 
 NO_LIBRARY = (
     "[E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] [ONNXRuntimeError] : 1 : FAIL : Failed"
-    " to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object"
-    " file: No such file or directory"
+    " to load library libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared"
+    " object file: No such file or directory"
 )
 
 

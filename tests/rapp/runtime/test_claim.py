@@ -143,3 +143,28 @@ def test_a_folder_that_others_can_write_or_made_is_refused(claims: Path) -> None
         claims_root()
     claims.unlink()
     assert claims_root().stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_locked_is_a_typed_error(
+    claims: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(ClaimError, match=r"cannot be locked \(No locks available\): set TMPDIR"):
+        GpuClaim(UUID)
+
+
+def test_a_claim_that_cannot_be_written_down_is_given_back(
+    claims: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RappError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rapp.runtime.claim.atomic_path", fail)
+        with pytest.raises(RappError, match="the disk is full"):
+            GpuClaim(UUID)
+    assert list(claims.iterdir()) == []
+    GpuClaim(UUID).release()
