@@ -43,6 +43,7 @@ class Outcome:
         seconds: what it cost: wall time, on a device with virtual time the time of the batches it ran.
         sm_count: streaming multiprocessors, or cores, that the session got; None: unknown.
         peak_memory_mib: most that the session had used until then, MiB; None: unknown.
+        device_uuid: which device measured it, where a campaign has several; None: the campaign's.
         outputs_compared: its batch gave the same outputs as at SM 100 %.
         measurement: None unless ok.
     """
@@ -56,6 +57,7 @@ class Outcome:
     seconds: float = 0.0
     sm_count: int | None = None
     peak_memory_mib: float | None = None
+    device_uuid: str | None = None
     outputs_compared: bool = False
     measurement: Measurement | None = None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from profiler.cluster import RayCluster
 from profiler.derive import check_derivable
 from profiler.device import Device, NetworkFile
 from profiler.devices.opening import DeviceSettings, device_kind, open_device
@@ -46,6 +47,7 @@ class Request:
         device: as `open_device` takes it.
         mode: None: `derive` on cuda, unless adaptive; `measure` elsewhere.
         adaptive: None: the whole grid.
+        ray: address of a Ray cluster, over whose devices the work is spread; None: one device here.
     """
 
     networks: tuple[str, ...]
@@ -57,6 +59,7 @@ class Request:
     seed: int = 0
     anchors: bool = True
     adaptive: Adaptive | None = None
+    ray: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,13 @@ class Prepared:
     """A campaign that can run.
 
     Args:
+        device: one here, or the devices of a cluster.
         plans: whole grids, one for each network.
         specification: for the journal.
     """
 
     request: Request
-    device: Device
+    device: Device | RayCluster
     networks: Networks
     mode: QuotaMode
     plans: tuple[NetworkPlan, ...]
@@ -93,13 +97,12 @@ def prepared(request: Request) -> Iterator[Prepared]:
     mode = _mode(request)
     # Files first: a device may be slow to open.
     networks = None if device_kind(request.device) == "replay" else _files(request)
-    device = open_device(request.device, request.settings)
+    device = _opened(request)
     try:
         if mode == QuotaMode.DERIVE:
             check_derivable(device.info)
-        if isinstance(device, ReplayDevice):
-            networks = named_networks(request.networks, device.networks, request.grid.batch)
-        assert networks is not None
+        if networks is None:
+            networks = _of_table(request, device)
         why_not = obstacles(device, networks)
         plans = tuple(
             plan_network(
@@ -120,14 +123,29 @@ def prepared(request: Request) -> Iterator[Prepared]:
             mode=mode,
             seed=request.seed,
             anchors=request.anchors,
-            options=_options(request, device),
+            options=_options(request),
         )
         yield Prepared(request, device, networks, mode, plans, specification)
     finally:
         device.close()
 
 
-def obstacles(device: Device, networks: Networks) -> WhyNot:
+def _opened(request: Request) -> Device | RayCluster:
+    if request.ray is None:
+        return open_device(request.device, request.settings)
+    if request.adaptive is not None:
+        raise ConfigError("--adaptive chooses one point after another, on one device: leave --ray out")
+    return RayCluster.connect(request.ray, request.device, request.settings)
+
+
+def _of_table(request: Request, device: Device | RayCluster) -> Networks:
+    """The networks of a replay; on a cluster the table is read here too."""
+    replay = device if isinstance(device, ReplayDevice) else open_device(request.device, request.settings)
+    assert isinstance(replay, ReplayDevice)
+    return named_networks(request.networks, replay.networks, request.grid.batch)
+
+
+def obstacles(device: Device | RayCluster, networks: Networks) -> WhyNot:
     """Why a configuration cannot be measured: its batch, its partition, or the memory it needs."""
     memory_mib = device.info.memory_mib
     partitions: dict[float, str | None] = {}
@@ -164,10 +182,10 @@ def _files(request: Request) -> Networks:
     return read_networks([Path(name) for name in request.networks], request.grid.batch)
 
 
-def _options(request: Request, device: Device) -> dict[str, Any]:
+def _options(request: Request) -> dict[str, Any]:
     """What changes the measurements and is said nowhere else."""
     options: dict[str, Any] = {}
-    if request.settings.timeout_s is not None and not isinstance(device, ReplayDevice):
+    if request.settings.timeout_s is not None and device_kind(request.device) != "replay":
         options["timeout_s"] = request.settings.timeout_s
     if request.adaptive is not None:
         options["adaptive"] = {

@@ -140,6 +140,8 @@ def _result(outcome: Outcome, told: Mapping[str, Any]) -> dict[str, Any]:
         "reason": outcome.reason,
         "started_at": outcome.started_at,
     }
+    if outcome.device_uuid is not None:
+        row["device_uuid"] = outcome.device_uuid
     figures = outcome.measurement
     if figures is not None:
         own["warm_up_runs"] = figures.warm_up_runs

@@ -147,6 +147,16 @@ def profile(
             rich_help_panel=_CAMPAIGN,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Spread the work over a Ray cluster, one GPU a worker: auto, HOST:PORT or ray://HOST:PORT."
+            " --device is cuda, cpu (each node as a whole) or replay:TABLE.",
+            show_default=False,
+            rich_help_panel=_CAMPAIGN,
+        ),
+    ] = None,
     pair: Annotated[
         Path | None,
         typer.Option(
@@ -214,8 +224,9 @@ def profile(
     rule = StopRule(relative_half_width=stop_width / 100, max_samples=max_samples, max_seconds=max_seconds)
     sm_pct, batch_sizes = percents(sm, "--sm"), batches(batch, "--batch")
     if pair is not None:
-        if adaptive:
-            raise ConfigError("--pair measures every batch, so that --adaptive has no place: leave one out")
+        if adaptive or ray is not None:
+            other = "--adaptive" if adaptive else "--ray"
+            raise ConfigError(f"--pair measures two networks on one device: leave {other} out")
         from rapp.cli.profile_pair import HALVES, measure_pair
 
         halves = HALVES if sm == ALL_SM else sm_pct
@@ -231,6 +242,7 @@ def profile(
         seed=seed,
         anchors=anchors,
         adaptive=Adaptive(predictor, target_pct, max_points) if predictor is not None else None,
+        ray=ray,
     )
     with prepared(request) as ready:
         if plan_only:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from profiler.campaign import Brake, Campaign, Halt
+from profiler.cluster import RayCluster
 from profiler.device import NetworkFile
 from profiler.estimate import known_pace
 from profiler.growing import PointRule, run_adaptively
@@ -79,10 +80,13 @@ def measure(ready: Prepared, out: Path, budget_minutes: float | None, retry_fail
 def _run(campaign: Campaign, ready: Prepared) -> Halt | None:
     """Measure what is left; why it stopped before the end, or None."""
     adaptive = ready.request.adaptive
+    device = ready.device
+    if isinstance(device, RayCluster):
+        return device.run(campaign)
     if adaptive is None:
-        return campaign.run(ready.device)
+        return campaign.run(device)
     predictor_rule: Any = importlib.import_module("profiler.adaptive").predictor_rule
-    info = ready.device.info
+    info = device.info
 
     def rule_of(network: NetworkFile) -> PointRule:
         rule: PointRule = predictor_rule(
@@ -95,7 +99,7 @@ def _run(campaign: Campaign, ready: Prepared) -> Halt | None:
         )
         return rule
 
-    return run_adaptively(campaign, ready.plans, ready.device, rule_of, adaptive.most_points)
+    return run_adaptively(campaign, ready.plans, device, rule_of, adaptive.most_points)
 
 
 @contextmanager

@@ -122,6 +122,25 @@ def external_path(tensor: TensorProto, folder: Path, name: str) -> Path:
     return Path(path)
 
 
+def external_files(path: Path) -> tuple[str, ...]:
+    """The files that hold external data of the network in `path`, relative to its folder, sorted.
+
+    Raises:
+        GraphError: it is no ONNX file, or its data lie outside the folder.
+    """
+    model, _, _ = load_model(path)
+    root = path.parent.resolve()
+    return tuple(
+        sorted(
+            {
+                str(external_path(tensor, root, str(path)).relative_to(root))
+                for tensor in model.graph.initializer
+                if is_external(tensor)
+            }
+        )
+    )
+
+
 def tensor_value(tensor: TensorProto, folder: Path | None, name: str) -> NDArray[np.generic] | None:
     """The value of a tensor, or None if the file does not have it.
 
