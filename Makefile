@@ -40,7 +40,7 @@ constraints: $(STAMP) ## Pin what is installed now in constraints.txt.
 	touch $(STAMP)
 
 clean: ## Remove the environment and everything that can be made again.
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist native/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find rapp profiler scaler tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
