@@ -66,15 +66,16 @@ class _Sweep:
         self._bench: Bench | None = None
 
     def run(self, rule_of: RuleOf, most_points: int) -> None:
-        self._anchor(0)
-        rule = None
+        rule: PointRule | None = None
         try:
             while self._campaign.brake.halt is None:
                 ended = self._ended()
                 candidates = self._candidates(ended)
                 if len(ended) >= most_points or not candidates:
                     break
+                # Before the first anchor: a predictor that cannot answer is told before anything is measured.
                 rule = rule or rule_of(self._plan.network)
+                self._anchor(0)
                 config = rule.next_point(self._measured(ended), candidates)
                 if config is None:
                     break
