@@ -69,7 +69,7 @@ def measure_pair(
 
 
 def _print(found: PairTable) -> None:
-    made = table("network", "beside", "batch", "alone, ms", "together", "slowdown", left=(0, 1))
+    made = table("network", "beside", "batch", "alone", "together", "slowdown", left=(0, 1))
     for row in found.rows:
         slowdown = f"{row.slowdown:.2f}"
         if row.slowdown_low is not None and row.slowdown_high is not None:
@@ -77,3 +77,4 @@ def _print(found: PairTable) -> None:
         times = ms(row.alone_ms), ms(row.together_ms)
         made.add_row(row.network, row.other, f"{row.batch}", *times, slowdown)
     console().print(made)
+    console().print("alone, together: median of a batch, ms; slowdown with the interval of at least 90 %")
