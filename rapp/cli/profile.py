@@ -92,7 +92,12 @@ def profile(
         int, typer.Option(min=20, help="Batches timed for a point, at most.", rich_help_panel=_MEASURING)
     ] = 500,
     max_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time for the batches of a point, s.", rich_help_panel=_MEASURING)
+        float,
+        typer.Option(
+            min=0.1,
+            help="Time for the batches of a point, and at most for its warm-up, s.",
+            rich_help_panel=_MEASURING,
+        ),
     ] = 30.0,
     timeout_s: Annotated[
         float | None,
@@ -221,7 +226,13 @@ def profile(
     if named is not None and not device.startswith("replay:"):
         raise ConfigError("--networks names networks of a replayed table: give ONNX files as arguments")
     settings = DeviceSettings(idle_ms, window_ms, timeout_s)
-    rule = StopRule(relative_half_width=stop_width / 100, max_samples=max_samples, max_seconds=max_seconds)
+    rule = StopRule(
+        relative_half_width=stop_width / 100,
+        max_samples=max_samples,
+        max_seconds=max_seconds,
+        # A point that may take little time must not spend more of it before the first sample.
+        warm_up_seconds=min(StopRule().warm_up_seconds, max_seconds),
+    )
     sm_pct, batch_sizes = percents(sm, "--sm"), batches(batch, "--batch")
     if pair is not None:
         if adaptive or ray is not None:
