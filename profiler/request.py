@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from profiler.networks import Networks, named_networks, read_networks
 from profiler.plan import NetworkPlan, QuotaMode, WhyNot, plan_network
 from profiler.specification import Specification, specify
 from rapp.errors import ConfigError
+from rapp.evaluation.source import artifact_folder
 from rapp.types import ResourceConfig, ResourceGrid
 
 
@@ -94,7 +97,7 @@ def prepared(request: Request) -> Iterator[Prepared]:
     Raises:
         RappError: the device cannot be had, a network cannot be read, or options exclude each other.
     """
-    mode = _mode(request)
+    mode, options = _mode(request), _options(request)
     # Files first: a device may be slow to open.
     networks = None if device_kind(request.device) == "replay" else _files(request)
     device = _opened(request)
@@ -123,7 +126,7 @@ def prepared(request: Request) -> Iterator[Prepared]:
             mode=mode,
             seed=request.seed,
             anchors=request.anchors,
-            options=_options(request),
+            options=options,
         )
         yield Prepared(request, device, networks, mode, plans, specification)
     finally:
@@ -193,15 +196,20 @@ def _options(request: Request) -> dict[str, Any]:
             "target_pct": request.adaptive.target_pct,
             "most_points": request.adaptive.most_points,
         }
+        _check_rule()
     return options
+
+
+def _check_rule() -> None:
+    """Raise ConfigError where the rule that chooses points is missing, before anything is measured."""
+    if importlib.util.find_spec("profiler.adaptive") is None:
+        raise ConfigError("--adaptive: this rapp comes without profiler.adaptive; measure a grid instead")
 
 
 def _fingerprint(artifact: Path) -> str:
     """SHA-256 of the card, which has those of the artifact's other files."""
-    import hashlib
-
     try:
-        return hashlib.sha256((artifact / "card.json").read_bytes()).hexdigest()
+        return hashlib.sha256((artifact_folder(artifact) / "card.json").read_bytes()).hexdigest()
     except OSError as error:
         raise ConfigError(
             f"--predictor {artifact}: is no predictor artifact, its card.json cannot be read"

@@ -25,6 +25,7 @@ from rapp.cli.profile_progress import Progress
 from rapp.cli.profile_view import end, print_plan, total
 from rapp.cli.tables import note
 from rapp.errors import RappError
+from rapp.evaluation.source import artifact_folder
 
 
 def show_plan(ready: Prepared, out: Path) -> None:
@@ -90,7 +91,7 @@ def _run(campaign: Campaign, ready: Prepared) -> Halt | None:
 
     def rule_of(network: NetworkFile) -> PointRule:
         rule: PointRule = predictor_rule(
-            adaptive.predictor,
+            artifact_folder(adaptive.predictor),
             network,
             info.quota_kind,
             info.idle_ms,
