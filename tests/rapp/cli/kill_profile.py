@@ -1,4 +1,4 @@
-"""Run by test_profile.py: a campaign that is killed again and again, each time in a process of its own.
+"""Run by test_profile_ends.py: a campaign that is killed again and again, each time in a process of its own.
 
     python kill_profile.py SEED KILLS -- ARGUMENTS OF rapp...
 
