@@ -1,0 +1,103 @@
+"""Where HAS-GPU puts an instance: two rows of one SM partition each on every GPU.
+
+From `FindOptimalRowIdx`, `RetrieveUsedGPUOrderedByHGO` and `getOptimalSMPartition` of HAS-GPU's
+`internal/controller` (commit fe7105e). A GPU is used when something is on it; its occupancy (HGO there) is
+the sum of SM share x quota of what is on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rapp.types import ResourceConfig
+from scaler.core.decision import Reason
+from scaler.packing import TOLERANCE, Gpu, Pool
+from scaler.policies.changes import Changes
+
+ROWS = 2
+"""SM rows of a GPU (GPUSMConfigNum)."""
+
+FIRST_BELOW = 0.5
+"""Occupancy below which a used GPU takes the first instance of a function."""
+
+MORE_BELOW = 0.95
+"""Occupancy below which a used GPU takes a further instance (HGOThredshold)."""
+
+FALLBACK_SM_PCT = 50.0
+"""SM partition of a free row for a network without one of its own, %; and that of the last resort."""
+
+_SM_PCT = {
+    "bert": (30.0, 50.0, 70.0),
+    "resnet": (25.0, 30.0, 50.0),
+    "convnext": (30.0, 30.0, 70.0),
+    "mobilenet": (40.0, 30.0, 70.0),
+    "gpt": (0.0, 80.0, 80.0),
+}
+"""By a part of the network's name: a missing rate, rps; the SM partitions, %, up to that rate and above."""
+
+
+def occupancy(gpu: Gpu) -> float:
+    """GPUs set aside on it, in [0, 1]."""
+    return sum(need.sm_pct * need.quota_pct for row in gpu.rows.values() for need in row.needs.values()) / 1e4
+
+
+def row_sm_pct(network: str, missing_rps: float) -> float:
+    """SM partition of a row that is free, %, by the network's name and the rate that is missing."""
+    for part, (limit_rps, low_pct, high_pct) in _SM_PCT.items():
+        if part in network.lower():
+            return high_pct if missing_rps > limit_rps else low_pct
+    return FALLBACK_SM_PCT
+
+
+def rows_of(gpu: Gpu, free_row_sm_pct: float) -> Iterator[tuple[int, float, float]]:
+    """Rows with quota to give: (index, SM partition, %, free quota, %), the free row with the SM given.
+
+    The SM partitions of both rows have to fit side by side.
+    """
+    rows = [(index, row.sm_pct, row.free_quota_pct) for index, row in gpu.rows.items()]
+    if len(rows) < ROWS and free_row_sm_pct <= gpu.free_sm_pct + TOLERANCE:
+        rows.append((gpu.free_row(), free_row_sm_pct, 100.0))
+    return (row for row in sorted(rows) if row[2] > TOLERANCE)
+
+
+def used(pool: Pool, below: float) -> list[Gpu]:
+    """GPUs with something on them and an occupancy below that, the least occupied first."""
+    return [gpu for gpu in by_occupancy(pool) if gpu.rows and occupancy(gpu) < below]
+
+
+def unused(pool: Pool) -> list[Gpu]:
+    """GPUs with nothing on them."""
+    return [gpu for gpu in by_occupancy(pool) if not gpu.rows]
+
+
+def by_occupancy(pool: Pool) -> list[Gpu]:
+    """All GPUs, the least occupied first."""
+    return sorted(pool.gpus.values(), key=lambda gpu: (occupancy(gpu), gpu.id))
+
+
+def start_first(changes: Changes, config: ResourceConfig, reason: Reason) -> bool:
+    """Start the first instance of a function; False: there is no room.
+
+    A used GPU below half occupancy, else an unused one, else any.
+    """
+    pool = changes.pool
+    order = [*used(pool, FIRST_BELOW), *unused(pool), *by_occupancy(pool)]
+    return any(start_on(changes, gpu, config, reason) for gpu in order)
+
+
+def start_on(changes: Changes, gpu: Gpu, config: ResourceConfig, reason: Reason) -> bool:
+    """Start an instance on a GPU: in the row of its SM partition, else in a free row, else in that with the
+    most free quota, whose SM partition it takes then.
+    """
+
+    def preference(row: tuple[int, float, float]) -> tuple[float, ...]:
+        index, sm_pct, free_pct = row
+        if index not in gpu.rows:
+            return (1.0, 0.0, index)
+        return (0.0 if abs(sm_pct - config.sm_pct) <= TOLERANCE else 2.0, -free_pct, index)
+
+    for index, sm_pct, _ in sorted(rows_of(gpu, config.sm_pct), key=preference):
+        taken = ResourceConfig(sm_pct, config.quota_pct, config.batch)
+        if changes.start(taken, reason, (gpu.id, index)):
+            return True
+    return False

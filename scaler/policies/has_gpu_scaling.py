@@ -1,0 +1,176 @@
+"""How HAS-GPU scales one function: quota first, then instances (`has_autoscaling.go`, commit fe7105e).
+
+What is kept of it and what is repaired: `scaler.policies.has_gpu`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rapp.types import FloatArray, ResourceConfig
+from scaler.core.decision import Reason
+from scaler.policies import has_gpu_rows as rows
+from scaler.policies.base import Case
+from scaler.policies.changes import Changes
+
+UP_ABOVE = 0.9
+"""Part of the capacity above which it scales up (ScaleUpThredshold); that to which it scales."""
+
+DOWN_BELOW = 0.3
+"""Part of the capacity below which it scales down (ScaleDownThredshold)."""
+
+DOWN_COOLDOWN_S = 10.0
+"""Least time between two scalings down, s (ScaleDownCooldownPeriod; its comment says 20)."""
+
+QUOTA_STEP_PCT = 10.0
+"""Step and least of a quota, % (DeltaIq, MinQuota)."""
+
+OVERHEAD_MS = 70.0
+"""What the capacity adds to the latency, ms (tmp_database.go; its comment says 30)."""
+
+SPARED_ABOVE_SM_PCT = 50.0
+"""SM partition above which an instance is never stopped, % (HASFuncScaleDown)."""
+
+FIRST = ResourceConfig(30.0, 30.0, 4)
+"""Configuration of a first instance, and of one on an unused GPU (GetMostEfficientConfig)."""
+
+
+def capacity_rps(case: Case, sm_pct: float, quota_pct: ArrayLike, batch: int) -> FloatArray:
+    """What HAS-GPU counts an instance with, requests a second, of the shape of `quota_pct`."""
+    latency_ms = case.times.latency_ms(sm_pct, quota_pct, batch)
+    return 1e3 / (latency_ms + OVERHEAD_MS) * (batch + 1) / 2
+
+
+def total_rps(changes: Changes) -> float:
+    """Capacity of a function, rps: all that it has, starting or ready."""
+    return sum(float(_of(changes, config, config.quota_pct)) for config in changes.live.values())
+
+
+def first(case: Case) -> ResourceConfig:
+    """Configuration of an instance that nothing is known for: `initial`, else HAS-GPU's default."""
+    if case.spec.initial is not None:
+        return case.spec.initial.config
+    return ResourceConfig(FIRST.sm_pct, FIRST.quota_pct, min(FIRST.batch, case.spec.max_batch))
+
+
+def scale(changes: Changes, predicted_rps: float, *, may_go_down: bool, least: int) -> bool:
+    """Scale a function up or down, as HASFuncAutoScale decides; whether it was scaled down.
+
+    Args:
+        predicted_rps: rate to serve. may_go_down: the cooldown is over. least: instances that have to stay.
+    """
+    total = total_rps(changes)
+    if predicted_rps > UP_ABOVE * total:
+        _scale_out(changes, _scale_vertically(changes, predicted_rps - UP_ABOVE * total))
+    elif predicted_rps < DOWN_BELOW * total and may_go_down:
+        return _scale_down(changes, UP_ABOVE * total - predicted_rps, least)
+    return False
+
+
+def _scale_vertically(changes: Changes, missing_rps: float) -> float:
+    """Raise quotas within their rows, the largest SM partitions first; what is missing then, rps."""
+    for id_, config in sorted(changes.live.items(), key=lambda one: (-one[1].sm_pct, one[0])):
+        if missing_rps <= 0:
+            break
+        if changes.pool.where(id_) is None:
+            continue
+        steps = int((changes.pool.room_to_grow(id_) + 1e-6) // QUOTA_STEP_PCT)
+        quotas = config.quota_pct + QUOTA_STEP_PCT * np.arange(steps + 1)
+        added = _of(changes, config, quotas)
+        added -= added[0]
+        enough = np.flatnonzero(added >= missing_rps)
+        # From the last step down, for the case that the machine's cores do not suffice for it.
+        for step in range(int(enough[0]) if len(enough) else steps, 0, -1):
+            if changes.resize(id_, float(min(quotas[step], 100.0)), Reason.DEMAND_UP):
+                missing_rps -= float(added[step])
+                break
+    return missing_rps
+
+
+def _scale_out(changes: Changes, missing_rps: float) -> None:
+    """Start instances: on used GPUs, on an unused one, and as the last resort a small one anywhere."""
+    pool = changes.pool
+    while missing_rps > 0:
+        before_rps = missing_rps
+        for gpu in rows.used(pool, rows.MORE_BELOW):
+            missing_rps -= _start_largest(changes, gpu.id, missing_rps)
+            if missing_rps <= 0:
+                return
+        fresh = rows.unused(pool)
+        held_rps = total_rps(changes)
+        if any(rows.start_on(changes, gpu, first(changes.case), Reason.DEMAND_UP) for gpu in fresh):
+            missing_rps -= total_rps(changes) - held_rps
+        elif not fresh:
+            _start_smallest(changes)
+            return
+        if missing_rps == before_rps:
+            return
+
+
+def _start_largest(changes: Changes, gpu_id: str, missing_rps: float) -> float:
+    """Start the instance with the largest capacity that a GPU has room for; its capacity, 0 if none, rps."""
+    gpu, case, batch = changes.pool.gpus[gpu_id], changes.case, _batch(changes)
+    found: list[tuple[float, int, float, float]] = []
+    if gpu.free_memory_mib >= case.memory_mib:
+        for index, sm_pct, free_pct in rows.rows_of(
+            gpu, rows.row_sm_pct(case.spec.network_name, missing_rps)
+        ):
+            quotas = QUOTA_STEP_PCT * np.arange(1, int((free_pct + 1e-6) // QUOTA_STEP_PCT) + 1)
+            capacities = capacity_rps(case, sm_pct, quotas, batch) if len(quotas) else ()
+            found += [
+                (-float(rps), index, float(quota), sm_pct)
+                for rps, quota in zip(capacities, quotas, strict=True)
+            ]
+    for lost_rps, index, quota, sm_pct in sorted(found):
+        if changes.start(ResourceConfig(sm_pct, quota, batch), Reason.DEMAND_UP, (gpu_id, index)):
+            return -lost_rps
+    return 0.0
+
+
+def _start_smallest(changes: Changes) -> None:
+    """The last resort: one instance of the least quota in the first row with any, on the least occupied GPU
+    that holds it.
+    """
+    for gpu in rows.by_occupancy(changes.pool):
+        for index, sm_pct, free_pct in rows.rows_of(gpu, rows.FALLBACK_SM_PCT):
+            config = ResourceConfig(sm_pct, min(QUOTA_STEP_PCT, free_pct), _batch(changes))
+            if changes.start(config, Reason.DEMAND_UP, (gpu.id, index)):
+                return
+
+
+def _scale_down(changes: Changes, spare_rps: float, least: int) -> bool:
+    """Lower quotas, the smallest SM partitions first, then stop instances; whether anything was changed."""
+    before = len(changes.actions)
+    old = [(id_, config) for id_, config in changes.live.items() if changes.is_old(id_)]
+    order = sorted(old, key=lambda one: (one[1].sm_pct, one[0]))
+    for id_, config in order:
+        if spare_rps <= 0:
+            break
+        quotas = np.arange(config.quota_pct - QUOTA_STEP_PCT, 1e-6, -QUOTA_STEP_PCT)
+        if not len(quotas):
+            continue
+        freed = float(_of(changes, config, config.quota_pct)) - _of(changes, config, quotas)
+        enough = np.flatnonzero(freed >= spare_rps)
+        step = int(enough[0]) if len(enough) else len(quotas) - 1
+        if changes.resize(id_, float(quotas[step]), Reason.DEMAND_DOWN):
+            spare_rps -= float(freed[step])
+    for id_, config in order:
+        if spare_rps <= 0 or len(changes.live) <= max(least, 1):
+            break
+        left = changes.live[id_]
+        rps = float(_of(changes, left, left.quota_pct))
+        if config.sm_pct <= SPARED_ABOVE_SM_PCT and rps <= spare_rps:
+            spare_rps -= rps
+            changes.drain(id_, Reason.DEMAND_DOWN)
+    return len(changes.actions) > before
+
+
+def _of(changes: Changes, config: ResourceConfig, quota_pct: ArrayLike) -> FloatArray:
+    """Capacity of an instance at other quotas, rps."""
+    return capacity_rps(changes.case, config.sm_pct, np.minimum(quota_pct, 100.0), config.batch)
+
+
+def _batch(changes: Changes) -> int:
+    """Batch of a further instance: that of the function's first one."""
+    return next(iter(changes.live.values())).batch
