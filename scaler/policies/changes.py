@@ -6,7 +6,11 @@ drained instance keeps its room: it is there until its last request is answered.
 
 from __future__ import annotations
 
-from rapp.types import ResourceConfig
+from collections.abc import Collection
+
+import numpy as np
+
+from rapp.types import FloatArray, ResourceConfig
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
 from scaler.core.observation import Phase
 from scaler.packing import Need, PackingError, Pool
@@ -87,6 +91,21 @@ class Changes:
             self.case.members, key=lambda member: (member.phase == Phase.READY, -member.since_s, member.id)
         )
         return [member.id for member in order if member.id in self.live]
+
+
+def latencies_ms(case: Case, configs: Collection[ResourceConfig]) -> FloatArray:
+    """Latency of one full batch of each instance, ms, in one look-up: a policy asks at each tick."""
+    sm, quota, batch = (
+        np.array([getattr(config, axis) for config in configs], np.float64)
+        for axis in ("sm_pct", "quota_pct", "batch")
+    )
+    return case.times.latency_ms(sm, quota, batch) if len(configs) else sm
+
+
+def throughput_rps(case: Case, configs: Collection[ResourceConfig]) -> float:
+    """What instances serve if they never wait for a request, rps: the sum of batch / latency."""
+    batches = np.array([config.batch for config in configs], np.float64)
+    return float(np.sum(1e3 * batches / latencies_ms(case, configs)))
 
 
 def need(case: Case, config: ResourceConfig) -> Need:

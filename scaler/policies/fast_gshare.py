@@ -35,7 +35,7 @@ from scaler.core.decision import Action, Reason
 from scaler.packing import Pool
 from scaler.policies import windows
 from scaler.policies.base import Case, Memory
-from scaler.policies.changes import Changes, fewest, why_below
+from scaler.policies.changes import Changes, fewest, throughput_rps, why_below
 
 PERIOD_S = 10.0
 """Time between decisions, s: `time.NewTicker(10 * time.Second)`."""
@@ -107,7 +107,7 @@ class FastGshare:
                 "config": [config.sm_pct, config.quota_pct, config.batch],
             }
             actions += changes.actions
-            capacity[case.spec.name] = _total_rps(changes)
+            capacity[case.spec.name] = throughput_rps(case, changes.live.values())
         return (
             {"decided_s": now_s if deciding else memory["decided_s"], "functions": functions},
             actions,
@@ -147,22 +147,13 @@ def best_config(case: Case, reserve: float) -> ResourceConfig:
     return ResourceConfig(float(sm[best]), float(quota[best]), int(batch[best]))
 
 
-def unit_rps(case: Case, config: ResourceConfig) -> float:
-    """What one instance serves by FaST-GShare's count, requests a second: batch / latency."""
-    latency_ms = case.times.latency_ms(config.sm_pct, config.quota_pct, config.batch)
-    return 1e3 * config.batch / float(latency_ms)
-
-
 def _scale(changes: Changes, rate_rps: float | None, config: ResourceConfig, least: int) -> None:
     if rate_rps is None:
         return
-    total_rps, unit = _total_rps(changes), unit_rps(changes.case, config)
-    missing_rps = rate_rps - total_rps
-    if abs(missing_rps) <= THRESHOLD * total_rps:
+    capacity_rps = throughput_rps(changes.case, changes.live.values())
+    unit_rps = throughput_rps(changes.case, [config])
+    missing_rps = rate_rps - capacity_rps
+    if abs(missing_rps) <= THRESHOLD * capacity_rps:
         return
-    more = math.ceil(missing_rps / unit) if missing_rps > 0 else -math.floor(-missing_rps / unit)
+    more = math.ceil(missing_rps / unit_rps) if missing_rps > 0 else -math.floor(-missing_rps / unit_rps)
     changes.scale_to(max(len(changes.live) + more, least), config, Reason.DEMAND_UP, Reason.DEMAND_DOWN)
-
-
-def _total_rps(changes: Changes) -> float:
-    return sum(unit_rps(changes.case, config) for config in changes.live.values())

@@ -12,7 +12,7 @@ from rapp.types import FloatArray, ResourceConfig
 from scaler.core.decision import Reason
 from scaler.policies import has_gpu_rows as rows
 from scaler.policies.base import Case
-from scaler.policies.changes import Changes
+from scaler.policies.changes import Changes, latencies_ms
 
 UP_ABOVE = 0.9
 """Part of the capacity above which it scales up (ScaleUpThredshold); that to which it scales."""
@@ -44,7 +44,9 @@ def capacity_rps(case: Case, sm_pct: float, quota_pct: ArrayLike, batch: int) ->
 
 def total_rps(changes: Changes) -> float:
     """Capacity of a function, rps: all that it has, starting or ready."""
-    return sum(float(_of(changes, config, config.quota_pct)) for config in changes.live.values())
+    configs = changes.live.values()
+    fill = np.array([(config.batch + 1) / 2 for config in configs])
+    return float(np.sum(1e3 / (latencies_ms(changes.case, configs) + OVERHEAD_MS) * fill))
 
 
 def first(case: Case) -> ResourceConfig:

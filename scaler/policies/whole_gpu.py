@@ -43,7 +43,7 @@ from scaler.core.observation import Phase
 from scaler.packing import Pool
 from scaler.policies import windows
 from scaler.policies.base import Case, Memory
-from scaler.policies.changes import Changes, fewest, why_below
+from scaler.policies.changes import Changes, fewest, throughput_rps, why_below
 
 TICK_S = 2.0
 """`tick-interval`, s."""
@@ -123,7 +123,7 @@ class WholeGpu:
                     changes.scale_to(max(wanted, least), config, Reason.DEMAND_UP, Reason.DEMAND_DOWN)
             functions[case.spec.name] = state
             actions += changes.actions
-            capacity[case.spec.name] = sum(_rate_rps(case, held) for held in changes.live.values())
+            capacity[case.spec.name] = throughput_rps(case, changes.live.values())
         return (
             {"decided_s": now_s if deciding else memory["decided_s"], "functions": functions},
             actions,
@@ -191,8 +191,3 @@ def _ready(case: Case) -> int:
 def _whole_ms(case: Case, batch: int) -> FloatArray:
     """Latency of batches of 1 to `batch` on a whole GPU, (batch,), ms."""
     return case.times.latency_ms(100.0, 100.0, np.arange(1, batch + 1))
-
-
-def _rate_rps(case: Case, config: ResourceConfig) -> float:
-    latency_ms = case.times.latency_ms(config.sm_pct, config.quota_pct, config.batch)
-    return 1e3 * config.batch / float(latency_ms)

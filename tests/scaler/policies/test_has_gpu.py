@@ -37,9 +37,6 @@ def shown(action: Any) -> Any:
     return (action.id, action.quota_pct) if isinstance(action, Resize) else action.id
 
 
-# The predictor -------------------------------------------------------------------------------------------
-
-
 def test_the_prediction_ends_six_rps_above_a_steady_rate_of_any_scale() -> None:
     for rate in (0.0, 15.0, 400.0):
         kalman = Kalman()
@@ -82,9 +79,6 @@ def test_it_counts_every_two_seconds(case: Callable[..., Case], pool: Callable[.
         memory, _, _ = policy.decide(memory, float(second), [case(0.0)], pool())
         seen.append(memory["functions"]["f"]["kalman"][0])
     assert seen[0] == seen[1] < seen[2] == seen[3] < seen[4]
-
-
-# The first instance --------------------------------------------------------------------------------------
 
 
 def test_the_first_instance_is_thirty_thirty_four(decide: Callable[..., Any]) -> None:
@@ -142,9 +136,6 @@ def test_memory_and_cores_are_checked(
     _, actions, capacity = decide(50.0, [], pool=pool(2, **limits), host_cores=0.5)
     assert actions == []
     assert capacity == {"f": 0}
-
-
-# Up ------------------------------------------------------------------------------------------------------
 
 
 def test_quota_is_raised_by_the_steps_that_are_missing(
@@ -227,9 +218,6 @@ def test_a_row_that_does_not_fit_beside_the_other_is_not_made(
     # SM 60 and 50 were more than there is: the next instance is on the other GPU.
     _, actions, _ = decide(25.0, [member("m", 60.0)])
     assert [shown(action)[:2] for action in actions] == [("m", 100.0), ("g1", 0)]
-
-
-# Down ----------------------------------------------------------------------------------------------------
 
 
 def test_quota_falls_the_smallest_sm_partition_first_and_not_below_ten(
