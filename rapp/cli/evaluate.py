@@ -97,7 +97,8 @@ def _print(found: Evaluation) -> None:
     out.print(Text(" · ".join(setting), style="bold"))
     calibrated = f"calibrated by {found.points} points of each, not scored"
     how = calibrated if found.points else "no measured points"
-    out.print(Text(f"{len(found.rows):,} rows of {len(found.scored)} networks; {how}"))
+    networks = "1 network" if len(found.scored) == 1 else f"{len(found.scored)} networks"
+    out.print(Text(f"{len(found.rows):,} rows of {networks}; {how}"))
     if found.left_out:
         trained = sum(one.trained for one in found.left_out)
         count = "1 network" if len(found.left_out) == 1 else f"{len(found.left_out)} networks"
@@ -133,13 +134,17 @@ def _print_headline(found: Evaluation, content: dict[str, float]) -> None:
     out = console()
     low, high = found.mape_interval
     cover_low, cover_high = found.coverage_interval
-    lines = (
+    several = len(found.scored) > 1  # of one network there is nothing to say over networks
+    over_networks = (
         ("mean error over networks", content["mape_mean"], f"95 %: {low:.2f} to {high:.2f} %"),
         ("median over networks", content["mape_median"], ""),
         ("95th percentile", content["mape_p95"], ""),
+    )
+    lines = (
+        *(over_networks if several else ()),
         ("mean error over rows", content["mape_rows"], ""),
         ("within the 90 % interval", content["coverage_90"],
-         f"95 %: {cover_low:.2f} to {cover_high:.2f} %, by network"),
+         f"95 %: {cover_low:.2f} to {cover_high:.2f} %, by network" if several else ""),
         ("mean width of it", found.pooled.width, f"interval score {content['interval_score']:.1f}"),
     )  # fmt: skip
     for label, value, more in lines:

@@ -106,7 +106,8 @@ def end(campaign: Campaign, ready: Prepared, out: Path, halt: Halt | None, progr
     _warn(quality, derived=ready.mode == QuotaMode.DERIVE)
     left = sum(campaign.left.values())
     shown = console()
-    shown.print(f"[bold]{out}[/]: {len(written):,} rows", soft_wrap=True)
+    rows = "1 row" if len(written) == 1 else f"{len(written):,} rows"
+    shown.print(f"[bold]{out}[/]: {rows}", soft_wrap=True)
     if halt == Halt.DEVICE:
         raise RappError(
             f"{MOST_DEVICE_ERRORS} points in a row ended with a device error: mend the device, then run the"
@@ -155,7 +156,8 @@ def _print_summary(
         made.add_row("all", *_numbers(sum(counted.values(), Counter[str]())), style="bold")
     out = console()
     out.print(made)
-    took = f"{progress.tried:,} points in {duration(progress.seconds)}"
+    points = "1 point" if progress.tried == 1 else f"{progress.tried:,} points"
+    took = f"{points} in {duration(progress.seconds)}"
     out.print(took + (f", {duration(progress.virtual_s)} of the device" if virtual_time else ""))
 
 

@@ -12,23 +12,44 @@ from rapp.types import FloatArray
 
 MOST_DOTS = 2_500
 """With more rows than this they are shown as counts: dots would hide each other, and make a large file."""
+FEW_DOTS = 100
+"""Rows up to which each has its interval and a text under the pointer."""
 WIDTH_GROUPS = 10
 
 
 def predicted_against_measured(rows: ScoredRows) -> str:
-    """Each row's prediction against its measured latency, both logarithmic; the lines are 0 and 20 % off."""
+    """Each row's prediction against its measured latency, both logarithmic; the lines are 0 and 20 % off.
+
+    A bar is the predicted interval; rows of more than `FEW_DOTS` have none.
+    """
     both = np.concatenate([rows.measured_ms, rows.mean_ms])
     x, y = padded_log(both, "measured, ms"), padded_log(both, "predicted, ms")
     plot = Plot(x, y, title="Predicted against measured latency", width=500, height=480)
     if len(rows) > MOST_DOTS:
         plot.cells(*_counts(rows, x))
-    else:
+    elif len(rows) > FEW_DOTS:
         plot.cloud(rows.measured_ms, rows.mean_ms)
     ends = np.array([x.low, x.high])
     plot.line(ends, ends, "goal")
     plot.line([x.low, x.high / 1.2], [1.2 * x.low, x.high], "reference")
     plot.line([x.low / 0.8, x.high], [x.low, 0.8 * x.high], "reference")
+    if len(rows) <= FEW_DOTS:
+        _intervals(plot, rows)
     return plot.svg()
+
+
+def _intervals(plot: Plot, rows: ScoredRows) -> None:
+    """A dot a row, on a bar from the lower end of its interval to the upper."""
+    ends = zip(rows.measured_ms, rows.low_ms, rows.high_ms, strict=True)
+    for measured, low, high in ends:
+        plot.line([measured, measured], [low, high], "whisker")
+    about = [
+        f"{rows.network[i]}, SM {rows.sm_pct[i]:g} %, quota {rows.quota_pct[i]:g} %, batch {rows.batch[i]}:"
+        f" measured {rows.measured_ms[i]:,.1f} ms, predicted {rows.mean_ms[i]:,.1f}"
+        f" ({rows.low_ms[i]:,.1f} to {rows.high_ms[i]:,.1f}) ms"
+        for i in range(len(rows))
+    ]
+    plot.dots(rows.measured_ms, rows.mean_ms, about)
 
 
 def _counts(rows: ScoredRows, axis: Axis) -> tuple[FloatArray, list[float]]:
@@ -99,7 +120,10 @@ def error_shares(evaluation: Evaluation) -> str:
     ]
     plot.dots(marks, [50, 90], about, radius=4.5)
     for level, mark in zip((50, 90), marks, strict=True):
-        plot.text(float(mark), level, f"{level} % below {mark:.1f} %", dx=9, dy=13)
+        # Beside the curve, on the side that has the room.
+        side = {"dx": 9.0, "dy": 13.0} if mark < 0.6 * end else {"dx": -9.0, "dy": -7.0}
+        style = "" if mark < 0.6 * end else "end"
+        plot.text(float(mark), level, f"{level} % below {mark:.1f} %", style=style, **side)
     return plot.svg()
 
 

@@ -42,7 +42,7 @@ def evaluation_html(evaluation: Evaluation) -> str:
             for key, name in (("sm_pct", "SM partition"), ("quota_pct", "time quota"), ("batch", "batch"))
         ],
         scatter=Markup(charts.predicted_against_measured(evaluation.rows)),
-        scatter_note="Darker: more rows." if len(evaluation.rows) > charts.MOST_DOTS else "One dot a row.",
+        scatter_note=_scatter_note(len(evaluation.rows)),
         shares=Markup(charts.error_shares(evaluation)),
         coverage_network=Markup(charts.coverage_by_network(evaluation)),
         coverage_width=Markup(charts.coverage_by_width(evaluation.rows)),
@@ -53,6 +53,12 @@ def evaluation_html(evaluation: Evaluation) -> str:
         chosen=sum(len(one.chosen) for one in evaluation.networks),
         other_rows=f"{evaluation.other_rows:,}" if evaluation.other_rows else "",
     )
+
+
+def _scatter_note(count: int) -> str:
+    if count > charts.MOST_DOTS:
+        return "Darker: more rows."
+    return "One dot a row." if count > charts.FEW_DOTS else "One dot a row; bar: its interval of 90 %."
 
 
 def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:

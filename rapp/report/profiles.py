@@ -40,8 +40,6 @@ def profiles_html(table: ProfileTable, summaries: Sequence[SettingSummary]) -> s
     Args:
         summaries: `rapp.profiles.summary.summarise(table)`.
     """
-    hover, unfold = len(table) <= MOST_HOVER, len(table.networks()) <= MOST_OPEN
-    found = zip(summaries, settings(table), strict=True)
     return render(
         "profiles.html.j2",
         viridis=VIRIDIS,
@@ -49,12 +47,28 @@ def profiles_html(table: ProfileTable, summaries: Sequence[SettingSummary]) -> s
         n_rows=f"{len(table):,}",
         n_networks=len(table.networks()),
         rows_hash=table.rows_hash()[:12],
-        settings=[
+        **_body(table, summaries, unfold=len(table.networks()) <= MOST_OPEN),
+    )
+
+
+def profiles_section(table: ProfileTable, summaries: Sequence[SettingSummary]) -> Markup:
+    """What `profiles_html` shows below its title, for another page; that includes `profiles.css.j2`.
+
+    Of several networks the first of a setting alone is unfolded.
+    """
+    return Markup(render("profiles_body.html.j2", **_body(table, summaries, unfold=False)))
+
+
+def _body(table: ProfileTable, summaries: Sequence[SettingSummary], *, unfold: bool) -> dict[str, Any]:
+    hover = len(table) <= MOST_HOVER
+    found = zip(summaries, settings(table), strict=True)
+    return {
+        "settings": [
             _setting(place, summary, rows, hover, unfold) for place, (summary, (_, rows)) in enumerate(found)
         ],
-        most_drift=f"{MOST_DRIFT_PCT:g}",
-        noise_min_sm=f"{NOISE_MIN_SM_PCT:g}",
-    )
+        "most_drift": f"{MOST_DRIFT_PCT:g}",
+        "noise_min_sm": f"{NOISE_MIN_SM_PCT:g}",
+    }
 
 
 def _setting(

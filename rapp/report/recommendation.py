@@ -95,27 +95,38 @@ def share_svg(found: Recommendation) -> str:
 
 def recommendation_html(found: Recommendation, *, artifact: str, device: str) -> str:
     """A self-contained page: the best, the alternatives, the front, and how the figures come about."""
-    objective = found.objective
     return render(
         "recommendation.html.j2",
         network=found.network,
         artifact="/".join(PurePath(artifact).parts[-2:]),
         device=device,
-        objective=objective,
-        slo=number(objective.slo_ms),
-        rps=number(objective.rps),
-        upper=objective.risk == Risk.UPPER,
-        quota_kind=found.quota_kind.value,
-        utilisation=f"{100 * objective.utilisation:g}",
-        best=_row(found.best),
-        choices=[_row(one) for one in found.choices],
-        front=[_row(one) | {"meets": one.request_ms <= objective.slo_ms} for one in found.front],
-        count=f"{len(found.options):,}",
-        meeting=f"{int(found.options.meets.sum()):,}",
-        extrapolated=any(one.extrapolated for one in found.choices),
-        front_plot=Markup(front_svg(found)),
-        share_plot=Markup(share_svg(found)),
+        **_body(found, brief=False),
     )
+
+
+def recommendation_section(found: Recommendation) -> Markup:
+    """The best, the plots and the alternatives of `recommendation_html`, for another page."""
+    return Markup(render("recommendation_body.html.j2", **_body(found, brief=True)))
+
+
+def _body(found: Recommendation, *, brief: bool) -> dict[str, Any]:
+    objective = found.objective
+    return {
+        "brief": brief,
+        "slo": number(objective.slo_ms),
+        "rps": number(objective.rps),
+        "upper": objective.risk == Risk.UPPER,
+        "quota_kind": found.quota_kind.value,
+        "utilisation": f"{100 * objective.utilisation:g}",
+        "best": _row(found.best),
+        "choices": [_row(one) for one in found.choices],
+        "front": [_row(one) | {"meets": one.request_ms <= objective.slo_ms} for one in found.front],
+        "count": f"{len(found.options):,}",
+        "meeting": f"{int(found.options.meets.sum()):,}",
+        "extrapolated": any(one.extrapolated for one in found.choices),
+        "front_plot": Markup(front_svg(found)),
+        "share_plot": Markup(share_svg(found)),
+    }
 
 
 def _row(one: Choice) -> dict[str, Any]:

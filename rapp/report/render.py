@@ -1,4 +1,4 @@
-"""Fills the page templates of `rapp/templates`."""
+"""Fills the page templates of `rapp/templates`, and others that build on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 def render(template: str, **values: Any) -> str:
     """One page as a whole, which needs no other file and no network; texts are escaped, `Markup` is not."""
     return _environment().get_template(template).render(colours=COLOURS, plot_style=STYLE, **values)
+
+
+def render_source(source: str, **values: Any) -> str:
+    """As `render`, from the text of a template, which may extend and include those of the package."""
+    return _environment().from_string(source).render(colours=COLOURS, plot_style=STYLE, **values)
 
 
 @cache

@@ -31,6 +31,7 @@ svg.plot .line { stroke: var(--accent); stroke-width: 2; fill: none; stroke-line
 svg.plot .reference { stroke: var(--muted); stroke-width: 1; fill: none; stroke-dasharray: 4 4; }
 svg.plot .goal { stroke: var(--warm); stroke-width: 1.5; fill: none; stroke-dasharray: 6 4; }
 svg.plot .band { fill: var(--accent); opacity: .14; stroke: none; }
+svg.plot .whisker { stroke: var(--accent); stroke-width: 3; fill: none; opacity: .3; }
 svg.plot .dot { fill: var(--accent); stroke: var(--panel); stroke-width: 1; }
 svg.plot .dot.warm { fill: var(--warm); }
 svg.plot .ring { fill: none; stroke: var(--warm); stroke-width: 2.5; }

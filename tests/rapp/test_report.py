@@ -247,6 +247,16 @@ def test_error_by_value_is_the_mean_of_its_rows():
     assert f"SM partition 50: mean {own.mean():.1f} %" in svg
 
 
+def test_few_rows_have_each_its_interval():
+    few, many = made(1, charts.FEW_DOTS), made(1, charts.FEW_DOTS + 1)
+    svg = charts.predicted_against_measured(few.rows)
+    assert svg.count('class="whisker"') == svg.count("<circle") == charts.FEW_DOTS
+    row = few.rows
+    told = f"measured {row.measured_ms[7]:,.1f} ms, predicted {row.mean_ms[7]:,.1f} ({row.low_ms[7]:,.1f} to"
+    assert told in svg
+    assert "<circle" not in charts.predicted_against_measured(many.rows)
+
+
 def test_coverage_by_width_counts_every_row_once():
     found = made(3, 70)
     svg = charts.coverage_by_width(found.rows)

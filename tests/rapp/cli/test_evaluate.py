@@ -49,7 +49,7 @@ def test_measured_points_correct_the_scale(rapp, artifact, graphs, profiles, tmp
     options = ("--points", 3, "--networks", " alpha,", "--json", scores)
     out = rapp("evaluate", artifact, "--profiles", profiles, "--graphs", graphs, *options).printed()
     content = json.loads(scores.read_text())
-    assert "21 rows of 1 networks; calibrated by 3 points of each, not scored" in out
+    assert "21 rows of 1 network; calibrated by 3 points of each, not scored" in out
     assert content["mape_rows"] == pytest.approx(0)
     assert content["per_network"]["alpha"]["n_rows"] == 21
     assert len(content["per_network"]["alpha"]["measured"]) == 3
