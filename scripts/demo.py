@@ -1,190 +1,116 @@
-"""The main job on real input: two networks of the `onnx` package, answered for by `models/v100`.
+"""The main job on real input: this machine measured, a predictor trained on it, and `models/v100` asked.
 
     make demo
-    python scripts/demo.py [--artifact models/v100] [--slo-ms 60] [--rps 100] [--out out]
+    python scripts/demo.py [--quick] [--only machine|v100] [--slo-ms MS] [--rps N] [--out out]
+
+First this machine's cores play the GPU: three networks of the `onnx` package are profiled, a predictor
+learns from two, is scored on the third, calibrated and asked for a configuration, which is then measured.
+Then `models/v100` answers for a GPU. Needs no GPU; takes about three minutes, `--only v100` seconds.
 
 Each step shows a `rapp` command and runs it, so that every figure can be had again by pasting the line.
-Writes out/demo.html and leaves the two networks in out/networks. Needs no GPU; takes seconds.
+Writes OUT/demo.html, and all files into OUT/demo. What was measured there is not measured again: delete the
+folder to begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
+import demo_v100
 import onnx
-from rich.console import Console
-from rich.rule import Rule
-from rich.text import Text
+from demo_machine import STEPS, Findings, Machine
+from demo_page import demo_html
+from demo_sweep import FULL, QUICK, TRAINED, UNSEEN, partitions
+from demo_terminal import Terminal
 
-import rapp
-from rapp.cli.main import app
-from rapp.cli.tables import ms, table
+from rapp import Predictor
 from rapp.errors import RappError
-from rapp.recommend import Objective, Recommendation, recommend
+from rapp.fileio import atomic_path
+from rapp.runtime.cores import usable_cores
 
-NETWORKS = ("light_resnet50", "light_squeezenet")
-"""Structure as published, weights constant: latency hangs on the structure alone."""
-
-WIDTH = 80
-
-
-class Demo:
-    """The steps, in order; each says what it is about to do and does it."""
-
-    steps = 5
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.artifact, self.out, self.options = options.artifact, options.out, options
-        self.report = options.out / "demo.html"
-        width = min(WIDTH, Console().width)
-        self.console = Console(width=width, highlight=False, emoji=False)
-        os.environ["COLUMNS"] = str(width)  # the commands print for the same width
-        self.step = 0
-
-    def run(self) -> None:
-        """All steps."""
-        begun = time.monotonic()
-        first, second = self.networks()
-        self.console.print(
-            "\nRaPP predicts how long a network takes on a share of a GPU: an SM partition, a time"
-            " quota, a batch. Here a predictor trained on V100 profiles answers for two ONNX files; no GPU"
-            " is asked."
-        )
-        self.head(
-            "What a network computes",
-            "Only the structure is read, weights are not. The counts hold for any batch (N).",
-        )
-        self.command("graph", first, "--top", "3")
-
-        self.head(
-            "How long it takes, as the profiles measured it",
-            "The slower of two sets the pace: device time, which falls with more SMs, or host time, in"
-            " which operators are launched. The profiles' quota gates launches, so it stretches host time"
-            " alone.",
-        )
-        axes = ("--sm", "10,50,100", "--quota", "20,100", "--batch", "1,8")
-        self.command("predict", self.artifact, first, *axes)
-
-        self.head(
-            "Another network, under a quota of device time",
-            "Such a quota limits what is paid for, so prices go by it: half the quota, half the GPU.",
-        )
-        self.command("predict", self.artifact, second, *axes, "--quota-kind", "gpu_time")
-
-        self.head(
-            "What to run, for an objective and a load",
-            "The cheapest configurations whose requests are answered in time, with as many instances as"
-            " the load needs.",
-        )
-        asked = ("--slo-ms", f"{self.options.slo_ms:g}", "--rps", f"{self.options.rps:g}")
-        self.command("recommend", self.artifact, first, *asked, "--report", self.report)
-
-        self.head("Both networks, from Python", "What the commands call is what a scheduler imports.")
-        self.python(asked)
-        self.end(time.monotonic() - begun)
-
-    def networks(self) -> list[Path]:
-        """Copies of the package's files, where a command can name them on one line."""
-        folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-        there = self.out / "networks"
-        there.mkdir(parents=True, exist_ok=True)
-        return [Path(shutil.copy(folder / f"{name}.onnx", there)) for name in NETWORKS]
-
-    def head(self, title: str, text: str) -> None:
-        """Announce the next step, and how to read its answer."""
-        self.step += 1
-        line = Text(f"{self.step} of {self.steps}  ", style="dim").append(title, style="bold cyan")
-        self.console.print()
-        self.console.print(Rule(line, align="left", style="dim"))
-        self.console.print(text)
-        self.console.print()
-
-    def command(self, *arguments: str | Path) -> None:
-        """Show a `rapp` command and run it in this process."""
-        words = [str(argument) for argument in arguments]
-        lines = ["$ rapp"]
-        for word in words:
-            # An option stays beside its value.
-            joined = f"{lines[-1]} {word}"
-            if len(joined) > WIDTH - 2 and word.startswith("--"):
-                lines[-1] += " \\"
-                lines.append(f"    {word}")
-            else:
-                lines[-1] = joined
-        for line in lines:
-            self.console.print(Text(line, style="green"), soft_wrap=True)
-        self.console.print()
-        app(args=words, standalone_mode=False)
-
-    def python(self, asked: tuple[str, ...]) -> None:
-        """Both networks under one objective, through the package."""
-        code = (
-            "import rapp",
-            "from rapp.recommend import Objective, recommend",
-            f'predictor = rapp.Predictor.load("{self.artifact}")',
-            f'network = predictor.network("{self.out}/networks/{NETWORKS[0]}.onnx")',
-            f"recommend(network, Objective(slo_ms={asked[1]}, rps={asked[3]})).best",
-        )
-        for line in code:
-            self.console.print(Text(f">>> {line}", style="green"), soft_wrap=True)
-        objective = Objective(self.options.slo_ms, self.options.rps)
-        predictor = rapp.Predictor.load(self.artifact)
-        files = [self.out / "networks" / f"{name}.onnx" for name in NETWORKS]
-        found = [recommend(predictor.network(file), objective) for file in files]
-        self.console.print()
-        self.console.print(_side_by_side(found))
-
-    def end(self, seconds: float) -> None:
-        """Where the results are and what to do next."""
-        steps = (
-            (". .venv/bin/activate", "puts rapp on the path"),
-            (f"rapp predict {self.artifact} net.onnx", "your own network"),
-            (f"rapp calibrate {self.artifact} --list 5", "what to measure, to be surer"),
-            ("rapp --help", "all commands"),
-        )
-        self.console.print()
-        self.console.print(Rule(Text("Next", style="bold cyan"), align="left", style="dim"))
-        column = 3 + max(len(command) for command, _ in steps)
-        for command, what in steps:
-            line = Text("$ ", style="dim").append(f"{command:{column}}", style="green")
-            self.console.print(line.append(what, style="default"), soft_wrap=True)
-        self.console.print("docs/predictor.md: asking from Python, Go and C++; README.md: all the rest")
-        done = f"Done in {seconds:.1f} s. The recommendation as a page: {self.report}"
-        self.console.print()
-        self.console.print(Text(done, style="bold"), soft_wrap=True)
-
-
-def _side_by_side(found: list[Recommendation]):  # type: ignore[no-untyped-def]
-    shown = table("network", "SM %", "quota %", "batch", "n", "GPUs", "request ms", "execution ms")
-    for one in found:
-        best, config = one.best, one.best.config
-        shown.add_row(
-            Text(one.network), f"{config.sm_pct:g}", f"{config.quota_pct:g}", f"{config.batch}",
-            f"{best.instances}", Text(f"{best.gpu_share:.2f}", style="bold"), ms(best.request_ms),
-            ms(best.mean_ms),
-        )  # fmt: skip
-    return shown
+MACHINE, V100 = "machine", "v100"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--artifact", type=Path, default=Path("models/v100"), help="the predictor")
-    parser.add_argument("--slo-ms", type=float, default=60.0, help="objective, ms")
-    parser.add_argument("--rps", type=float, default=100.0, help="load, requests a second")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="where the page goes")
-    options = parser.parse_args()
+    options = _options()
     try:
-        Demo(options).run()
+        _run(options)
     except RappError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer points, less precise: a minute less")
+    parser.add_argument("--only", choices=(MACHINE, V100), help="one of the two parts")
+    parser.add_argument("--slo-ms", type=float, help="objective on this machine, ms; default: told by it")
+    parser.add_argument("--rps", type=float, help="load on this machine, requests/s; default: told by it")
+    parser.add_argument("--artifact", type=Path, default=Path("models/v100"), help="the V100's predictor")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="where everything goes")
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace) -> None:
+    sweep = QUICK if options.quick else FULL
+    with_machine, with_v100 = options.only != V100, options.only != MACHINE
+    # What cannot work is told before anything is measured.
+    sm_pct = partitions(len(usable_cores())) if with_machine else ()
+    if with_v100:
+        Predictor.load(options.artifact)
+    folder, page = options.out / sweep.folder, options.out / "demo.html"
+    graphs = _networks(folder / "graphs")
+
+    terminal = Terminal(STEPS * with_machine + demo_v100.STEPS * with_v100)
+    terminal.say(
+        "\nRaPP predicts how long a network takes on a share of a GPU:"
+        " an SM partition, a time quota, a batch."
+    )
+    findings: Findings | None = None
+    if with_machine:
+        terminal.say(
+            "First this machine's cores play the GPU: measure, learn, ask, check."
+            + (" Then a predictor trained on V100 profiles answers for a GPU." if with_v100 else "")
+        )
+        machine = Machine(terminal, sweep, sm_pct, folder, graphs, options.slo_ms, options.rps)
+        findings = machine.run()
+    if with_v100:
+        first, second = (graphs / f"{name}.onnx" for name in (UNSEEN, TRAINED[-1]))
+        own_page = page if findings is None else None
+        found = demo_v100.run(terminal, options.artifact, first, second, own_page)
+    if findings is not None:
+        with atomic_path(page) as temporary:
+            temporary.write_text(demo_html(findings, found if with_v100 else ()), "utf-8")
+    _end(terminal, options, sweep.folder, page, measured=findings is not None)
+
+
+def _networks(folder: Path) -> Path:
+    """Copies of the package's files, where a command can name them on one line."""
+    source = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*TRAINED, UNSEEN):
+        shutil.copy(source / f"{name}.onnx", folder)
+    return folder
+
+
+def _end(terminal: Terminal, options: argparse.Namespace, folder: str, page: Path, *, measured: bool) -> None:
+    again = f" {options.out / folder} keeps what was measured: without it all is measured anew."
+    terminal.end(
+        (
+            (". .venv/bin/activate", "puts rapp on the path"),
+            (f"rapp predict {options.artifact} net.onnx", "your own network"),
+            ("rapp profile net.onnx --device cuda:0 --out my.parquet", "your own GPU"),
+            (f"rapp calibrate {options.artifact} --list 5", "what to measure, to be surer"),
+            ("rapp --help", "all commands"),
+        ),
+        "docs/predictor.md: asking from Python, Go and C++; README.md: all the rest",
+        f"Done in {terminal.seconds:.0f} s.{again if measured else ''} The page: {page}",
+    )
 
 
 if __name__ == "__main__":
