@@ -89,7 +89,14 @@ class FunctionOutlook:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The changes of one tick, in the order in which they are to be made: room is made before it is used."""
+    """The changes of one tick.
+
+    Args:
+        actions: in the order in which they are to be made: room is made before it is used.
+        outlook: by function, of those that were observed.
+        dropped: changes that the policy wanted and that cannot be made, with why; they are not made.
+    """
 
     actions: tuple[Action, ...] = ()
     outlook: Mapping[str, FunctionOutlook] = field(default_factory=dict)
+    dropped: tuple[tuple[Action, str], ...] = ()

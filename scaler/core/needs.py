@@ -1,0 +1,64 @@
+"""What an instance takes, for packing: computed here alone, so that policies and the core's check agree."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from rapp.types import ResourceConfig
+from scaler.core.corrected import CorrectedTimes
+from scaler.functions import FunctionSpec
+from scaler.packing import Need
+from scaler.sources.service_times import ServiceTimes
+
+
+class BatchTimes(NamedTuple):
+    """Predicted times at one SM partition, ms; entry n - 1 is a batch of n."""
+
+    device_ms: tuple[float, ...]
+    pace_ms: tuple[float, ...]
+    host_ms: tuple[float, ...]
+
+
+def instance_need(
+    function: FunctionSpec, times: ServiceTimes, memory_mib: float, config: ResourceConfig
+) -> Need:
+    """What an instance of `function` with `config` takes.
+
+    Args:
+        times: as in `scaler.policies.base.Case`; corrections are left out, so that what was placed does not
+            outgrow its GPU when they change.
+        memory_mib: device memory of one instance, MiB.
+    """
+    return Need(config.sm_pct, config.quota_pct, memory_mib, host_cores(function, times, config))
+
+
+def host_cores(function: FunctionSpec, times: ServiceTimes, config: ResourceConfig) -> float:
+    """Host cores that an instance keeps busy at full load: those given, else H / max(T, D / quota).
+
+    Full batches follow each other then, the next no sooner than the pace T and the token bucket allow.
+    """
+    if function.host_cores is not None:
+        return function.host_cores
+    plain = times.plain if isinstance(times, CorrectedTimes) else times
+    at = batch_times(plain, config.sm_pct, max(function.max_batch, config.batch))
+    n = config.batch - 1
+    return min(at.host_ms[n] / max(at.pace_ms[n], at.device_ms[n] * 100.0 / config.quota_pct), 1.0)
+
+
+@lru_cache(maxsize=16_384)
+def batch_times(times: ServiceTimes, sm_pct: float, most: int) -> BatchTimes:
+    """Mean times of batches of 1 to `most` at an SM partition: a table is read once, not at every tick."""
+    batch = np.arange(1, most + 1)
+    device, host = times.device_and_host_ms(sm_pct, batch)
+    pace = times.execution_ms(sm_pct, batch)
+    return BatchTimes(tuple(device.tolist()), tuple(pace.tolist()), tuple(host.tolist()))
+
+
+def at_mean_batch(by_batch: tuple[float, ...], batch: float) -> float:
+    """A time at a mean batch, which need not be whole: straight in between, the last one beyond."""
+    low = min(max(int(batch), 1), len(by_batch))
+    high = min(low + 1, len(by_batch))
+    return by_batch[low - 1] + (batch - low) * (by_batch[high - 1] - by_batch[low - 1])
