@@ -4,8 +4,9 @@
 
 Each function has Poisson arrivals at a mean of its own with a slow wave on it; instances are ready a cold
 start after they were ordered and report times that are off by a factor of their own. The first tenth of the
-ticks, in which the fleet is started, is shown apart. Times in ms; the goal is 20 ms a step. The state goes
-through JSON before each step, which is not timed.
+ticks, in which the fleet is started, is shown apart. Times in ms; the goal is 20 ms a step. CPU time is what
+a step costs; wall time is longer where other load shares the machine. The state goes through JSON before
+each step, which is not timed.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ def main() -> None:
     times = {spec.name: times_of(spec, work) for spec, work in zip(specs, scale, strict=True)}
     core = Core(specs, times, forecaster(given.forecaster), policy(given.policy), Settings())
     fleet = Fleet(specs, gpus(given.gpus), times, off=1.2)
-    mean_rps = rng.uniform(5, 120, given.functions)
+    mean_rps = rng.uniform(2, 60, given.functions)
     state, took_ms, changes = None, [], 0
     for tick in range(given.ticks):
         wave = 1 + 0.5 * np.sin(2 * math.pi * (tick / 120 + np.arange(given.functions) / 7))
         counts = rng.poisson(mean_rps * wave).tolist()
         seen = fleet.observe(dict(zip(times, counts, strict=True)))
-        begun = time.perf_counter()
+        begun = np.array([time.perf_counter(), time.process_time()])
         state, decision = core.step(state, seen)
-        took_ms.append(1e3 * (time.perf_counter() - begun))
+        took_ms.append(1e3 * (np.array([time.perf_counter(), time.process_time()]) - begun))
         state = json.loads(json.dumps(state))
         fleet.apply(decision)
         changes += len(decision.actions)
@@ -78,11 +79,12 @@ def show(given: argparse.Namespace, took_ms: np.ndarray, instances: int, changes
     out.print(f"Python {platform.python_version()}, {platform.machine()}")
     first = max(given.ticks // 10, 1)
     for part, values in (("first ticks", took_ms[:first]), ("after them", took_ms[first:])):
-        if len(values):
-            figures = (np.median(values), np.quantile(values, 0.99), values.max())
-            made.add_row(part, str(len(values)), *(f"{figure:.2f}" for figure in figures))
+        for clock, column in (("wall", 0), ("CPU", 1)):
+            of = values[:, column] if len(values) else np.zeros(1)
+            figures = (np.median(of), np.quantile(of, 0.99), of.max())
+            made.add_row(f"{part}, {clock}", str(len(values)), *(f"{figure:.2f}" for figure in figures))
     out.print(made)
-    p99 = float(np.quantile(took_ms[first:] if len(took_ms) > first else took_ms, 0.99))
+    p99 = float(np.quantile(took_ms[first:] if given.ticks > first else took_ms, 0.99, axis=0)[0])
     out.print(f"goal {GOAL_MS:g} ms a step at p99: {'met' if p99 <= GOAL_MS else 'missed'}, {p99:.2f} ms")
 
 

@@ -13,5 +13,6 @@ pytest collects the subclass. Needs the extra `dev` (pytest, hypothesis).
 from __future__ import annotations
 
 from scaler.testing.forecaster import ForecasterContract
+from scaler.testing.policy import PolicyContract
 
-__all__ = ["ForecasterContract"]
+__all__ = ["ForecasterContract", "PolicyContract"]

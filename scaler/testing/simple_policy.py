@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rapp.types import ResourceConfig
 from scaler.core.decision import Action, Drain, Reason, Start
 from scaler.core.needs import instance_need
 from scaler.packing import Pool
 from scaler.policies.base import Case, Memory, new_id
+from scaler.sources.service_times import ServiceTimes
 
 CONFIG = ResourceConfig(25.0, 50.0, 4)
 """Small enough that eight fit on a GPU."""
@@ -49,8 +51,7 @@ class SimplePolicy:
             name, spec = case.spec.name, case.spec
             batch = min(self.config.batch, spec.max_batch)
             config = ResourceConfig(self.config.sm_pct, self.config.quota_pct, batch)
-            latency_ms = float(case.times.latency_ms(config.sm_pct, config.quota_pct, batch))
-            rate = self.utilisation * 1e3 * batch / latency_ms
+            rate = self.utilisation * 1e3 * batch / _latency_ms(case.times, config)
             wanted, reason = self._wanted(case, rate)
             have = len(case.members)
             for number in range(wanted - have):
@@ -80,8 +81,17 @@ class SimplePolicy:
         # A share of an instance that a forecast's last digit asks for is none.
         load = max(case.forecast.upper_rps, case.soon.upper_rps) / rate_rps
         wanted = max(math.ceil(load - 0.01), spec.min_instances)
+        if wanted == 0 and case.members:
+            # The last one waits until the time without requests is over.
+            return 1, Reason.DEMAND_UP
         if case.queue > 0 and wanted == 0:
             return 1, Reason.WAKE_UP
         if case.lost:
             return wanted, Reason.LOST
         return wanted, Reason.MINIMUM if wanted == spec.min_instances else Reason.DEMAND_UP
+
+
+@lru_cache(maxsize=4096)
+def _latency_ms(times: ServiceTimes, config: ResourceConfig) -> float:
+    """The core hands out the same table until its correction changes."""
+    return float(times.latency_ms(config.sm_pct, config.quota_pct, config.batch))
