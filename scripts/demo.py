@@ -47,7 +47,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer points, less precise: a minute less")
+    parser.add_argument(
+        "--quick", action="store_true", help="a third of the points, less precise: one minute"
+    )
     parser.add_argument("--only", choices=(MACHINE, V100), help="one of the two parts")
     parser.add_argument("--slo-ms", type=float, help="objective on this machine, ms; default: told by it")
     parser.add_argument("--rps", type=float, help="load on this machine, requests/s; default: told by it")

@@ -44,10 +44,10 @@ class Check:
         off = 100 * (self.measured_ms / best.mean_ms - 1)
         inside = "inside" if best.low_ms <= self.measured_ms <= best.high_ms else "outside"
         kept = "meets" if self.measured_ms + best.fill_ms <= slo_ms else "misses"
-        batching = f", {ms(best.fill_ms)} ms of batching added," if best.fill_ms else ""
+        with_batching = f"with {ms(best.fill_ms)} ms of batching it" if best.fill_ms else "it"
         return (
             f"{ms(self.measured_ms)} ms, {off:+.0f} % off the prediction, {inside} its interval;"
-            f"{batching} it {kept} the objective of {slo_ms:g} ms"
+            f" {with_batching} {kept} the objective of {slo_ms:g} ms"
         )
 
 

@@ -54,7 +54,7 @@ class Sweep:
 
 
 FULL = Sweep("demo", (40, 70, 100), (1, 2, 4), 40, 0.8, 2, 150, 5)
-QUICK = Sweep("demo-quick", (50, 100), (1, 2), 20, 0.2, 10, 40, 2)
+QUICK = Sweep("demo-quick", (40, 70, 100), (1,), 20, 0.1, 10, 40, 2)
 
 
 def partitions(n_cores: int) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from demo_sweep import QUICK, TRAINED, UNSEEN, partitions
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 ARTIFACT = Path("models") / "v100"
 

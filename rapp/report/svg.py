@@ -134,8 +134,8 @@ class Plot:
             yield _text(LEFT - 7, top + 4, number(value), "end")
         yield _text((LEFT + right) / 2, self._height - 6, self._x.label, "middle name")
         middle = (TOP + bottom) / 2
-        turned = f'transform="rotate(-90 12 {middle:.1f})"'
-        yield f'<text class="middle name" x="12" y="{middle:.1f}" {turned}>{escape(self._y.label)}</text>'
+        turned = f'transform="rotate(-90 9 {middle:.1f})"'
+        yield f'<text class="middle name" x="9" y="{middle:.1f}" {turned}>{escape(self._y.label)}</text>'
 
     def _at(self, x: ArrayLike, y: ArrayLike) -> FloatArray:
         """Points in user units, shape (N, 2); what lies beyond the axes is put just outside the frame."""
