@@ -99,17 +99,7 @@ def reconcile(
     fleet = Fleet(Pool(Gpu(gpu.id, gpu.memory_mib, gpu.host_cores) for gpu in usable), gone=lost)
     for function in functions_of_lost.values():
         fleet.lost[function] = fleet.lost.get(function, 0) + 1
-    leaving: list[InstanceView] = []
-    for one in present:
-        going = reasons[one.id]
-        if going == STAYS and not _place(fleet, one, served[one.function]):
-            going = Reason.OVERCOMMIT
-        if going == STAYS:
-            fleet.reported.setdefault(one.function, []).append(one)
-            continue
-        leaving.append(one)
-        if isinstance(going, Reason):
-            fleet.drains.append(Drain(one.id, one.function, going))
+    leaving = _place(fleet, present, reasons, served)
     # What leaves comes after what stays, so that a stranger in a row does not drive out who was there.
     for one in leaving:
         known = served.get(one.function)
@@ -166,15 +156,44 @@ def _usable(
     return [gpu for gpu in gpus if gpu in kept]
 
 
-def _place(fleet: Fleet, one: InstanceView, served: Served) -> bool:
-    """Put an instance that stays where it is, if that has room."""
-    need = served.need(one.config)
-    if fleet.pool.why_not(one.id, one.gpu, one.row, need) is not None:
-        return False
-    fleet.pool.force(one.id, one.gpu, one.row, need)
-    member = Member(one.id, one.gpu, one.row, one.config, one.phase, one.since_s)
-    fleet.members.setdefault(one.function, []).append(member)
-    return True
+def _place(
+    fleet: Fleet,
+    present: list[InstanceView],
+    reasons: Mapping[str, Reason | str],
+    served: Mapping[str, Served],
+) -> list[InstanceView]:
+    """Put what stays where it is, if that has room; what does not stay."""
+    pool, staying = fleet.pool, [one for one in present if reasons[one.id] == STAYS]
+    for one in staying:
+        pool.force(one.id, one.gpu, one.row, served[one.function].need(one.config))
+    # Only GPUs where something is wrong are filled once more, one by one: mostly there is none.
+    wrong = {gpu for gpu, _, _ in pool.faults()}
+    wrong |= {
+        one.gpu
+        for one in staying
+        if one.gpu in pool.gpus and pool.gpus[one.gpu].rows[one.row].sm_pct != one.config.sm_pct
+    }
+    again = [one for one in staying if one.gpu in wrong]
+    for one in again:
+        pool.remove(one.id)
+    for one in again:
+        need = served[one.function].need(one.config)
+        if pool.why_not(one.id, one.gpu, one.row, need) is None:
+            pool.force(one.id, one.gpu, one.row, need)
+    leaving = []
+    for one in present:
+        reason = reasons[one.id]
+        if reason == STAYS and pool.where(one.id) is not None:
+            fleet.reported.setdefault(one.function, []).append(one)
+            member = Member(one.id, one.gpu, one.row, one.config, one.phase, one.since_s)
+            fleet.members.setdefault(one.function, []).append(member)
+            continue
+        leaving.append(one)
+        if reason == STAYS:
+            reason = Reason.OVERCOMMIT
+        if isinstance(reason, Reason):
+            fleet.drains.append(Drain(one.id, one.function, reason))
+    return leaving
 
 
 def _stranger_need(config: ResourceConfig) -> Need:
