@@ -1,6 +1,6 @@
 """How long one step of the core takes: 100 functions on 64 GPUs, one core of this machine.
 
-    OMP_NUM_THREADS=1 python scripts/bench_step.py [--functions 100] [--gpus 64] [--ticks 300]
+    OMP_NUM_THREADS=1 python scripts/bench_step.py [--functions 100] [--gpus 64] [--policy simple]
 
 Each function has Poisson arrivals at a mean of its own with a slow wave on it; instances are ready a cold
 start after they were ordered and report times that are off by a factor of their own. The first tenth of the
@@ -26,7 +26,7 @@ from scaler.core.settings import Settings
 from scaler.core.step import Core
 from scaler.forecast.registry import NAMES, forecaster
 from scaler.functions import FunctionSpec
-from scaler.policies.base import Policy
+from scaler.policies import registry
 from scaler.testing.fleet import Fleet, gpus, times_of
 from scaler.testing.simple_policy import SimplePolicy
 
@@ -40,13 +40,14 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=64)
     parser.add_argument("--ticks", type=int, default=300)
     parser.add_argument("--forecaster", choices=NAMES, default="kalman")
-    parser.add_argument("--policy", choices=("simple", "hybrid"), default="simple")
+    parser.add_argument("--policy", choices=("simple", *registry.NAMES), default="simple")
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     specs = [FunctionSpec(name=f"f{i}", network=f"n{i}", slo_ms=400) for i in range(given.functions)]
     scale = rng.uniform(4, 12, given.functions)
     times = {spec.name: times_of(spec, work) for spec, work in zip(specs, scale, strict=True)}
-    core = Core(specs, times, forecaster(given.forecaster), policy(given.policy), Settings())
+    policy = SimplePolicy() if given.policy == "simple" else registry.policy(given.policy)
+    core = Core(specs, times, forecaster(given.forecaster), policy, Settings())
     fleet = Fleet(specs, gpus(given.gpus), times, off=1.2)
     mean_rps = rng.uniform(2, 60, given.functions)
     state, took_ms, changes = None, [], 0
@@ -64,15 +65,6 @@ def main() -> None:
         changes += len(decision.actions)
         fleet.advance(1.0)
     show(given, np.array(took_ms), len(fleet.instances), changes)
-
-
-def policy(name: str) -> Policy:
-    """The policy of this name."""
-    if name == "simple":
-        return SimplePolicy()
-    from scaler.policies.hybrid import Hybrid
-
-    return Hybrid()
 
 
 def show(given: argparse.Namespace, took_ms: np.ndarray, instances: int, changes: int) -> None:
