@@ -97,7 +97,7 @@ def check(
 ) -> tuple[list[Action], list[tuple[Action, str]]]:
     """The changes that can be made, in their order, `most` of them; and those that are dropped, with why.
 
-    Where there are too many drains are kept first, then the others in their order.
+    Where there are too many, drains of what is there are kept first, then the others in their order.
     """
     kept: list[Action] = []
     dropped: list[tuple[Action, str]] = []
@@ -108,8 +108,11 @@ def check(
         else:
             dropped.append((action, fault))
     if len(kept) > most:
-        # Drains first, the rest in order: cutting the end takes no room from what comes before it.
-        first = sorted(range(len(kept)), key=lambda i: (not isinstance(kept[i], Drain), i))[:most]
+        # Drains first, the rest in order: cutting the end takes no room from what comes before it. The drain
+        # of an instance that starts in the same list stays behind its start.
+        new = {action.id for action in kept if isinstance(action, Start)}
+        early = [isinstance(action, Drain) and action.id not in new for action in kept]
+        first = sorted(range(len(kept)), key=lambda i: (not early[i], i))[:most]
         chosen = set(first)
         why = f"more than {most} changes in a tick"
         dropped += [(action, why) for i, action in enumerate(kept) if i not in chosen]

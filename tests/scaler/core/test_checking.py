@@ -100,6 +100,11 @@ def test_drains_come_first_where_there_are_too_many() -> None:
     assert "more than 2 changes" in dropped[0][1]
 
 
+def test_the_drain_of_what_just_starts_is_not_kept_without_its_start() -> None:
+    wanted = [start("n1", gpu="gpu-0", row=0, sm_pct=50.0, quota_pct=20.0), Drain("n1", "f", WHY)]
+    assert check([Drain("b", "f", WHY), *wanted], checker(), 2)[0] == [Drain("b", "f", WHY), wanted[0]]
+
+
 ACTIONS = st.lists(
     st.one_of(
         st.builds(
