@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := cpu,train,plot,fast,forecast,ray,dev
+EXTRAS := cpu,train,plot,fast,forecast,ray,serve,kubernetes,dev
 
 .PHONY: help test lint format demo native constraints clean
 .DEFAULT_GOAL := help

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from profiler.device import NetworkFile
@@ -86,7 +86,8 @@ def _match(file: NetworkFile, known: Sequence[NetworkFile]) -> NetworkFile:
     if len(same) > 1:
         same = [network for network in same if network.name == file.name] or same
     if same:
-        return same[0]
+        # Its graph is in the file: adaptive sampling reads it.
+        return replace(same[0], path=file.path)
     if called and called[0].graph_hash is None:
         return NetworkFile(file.name, file.path, file.graph_hash, file.batches)
     if called:

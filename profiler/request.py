@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -196,14 +195,7 @@ def _options(request: Request) -> dict[str, Any]:
             "target_pct": request.adaptive.target_pct,
             "most_points": request.adaptive.most_points,
         }
-        _check_rule()
     return options
-
-
-def _check_rule() -> None:
-    """Raise ConfigError where the rule that chooses points is missing, before anything is measured."""
-    if importlib.util.find_spec("profiler.adaptive") is None:
-        raise ConfigError("--adaptive: this rapp comes without profiler.adaptive; measure a grid instead")
 
 
 def _fingerprint(artifact: Path) -> str:

@@ -13,10 +13,11 @@ from rapp.coding import Decoder, Encoder
 from rapp.errors import ConfigError
 from rapp.graph import OperatorGraph
 from rapp.graph.features import GraphFeatures
+from rapp.inference.answer import answer_curves
 from rapp.inference.design import best_candidate
 from rapp.inference.law import credit_ms
 from rapp.inference.observe import observations
-from rapp.inference.posterior import Observations, Prior, infer_curves
+from rapp.inference.posterior import Observations, Prior
 from rapp.inference.tables import Tables
 from rapp.recent import Recent
 from rapp.types import FloatArray, MeasuredPoint, QuotaKind, ResourceConfig
@@ -130,7 +131,7 @@ class Engine:
 
     def _inferred(self, graph: OperatorGraph, points: Sequence[MeasuredPoint]) -> Tables:
         observed = self._observed(graph, points)
-        curves = infer_curves(self._prior(graph), self.artifact.structure, self.knots, observed)
+        curves = answer_curves(self._prior(graph), self.artifact.structure, self.knots, observed)
         return Tables.of(curves).with_noise(self.card.noise)
 
     def _observed(self, graph: OperatorGraph, points: Sequence[MeasuredPoint]) -> Observations:

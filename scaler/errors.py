@@ -23,3 +23,7 @@ class NoLatencySourceError(RappError):
 
 class QuotaSemanticsError(RappError):
     """A question about a quota that gates launches, put to a source that was not opened for that."""
+
+
+class BackendError(RappError):
+    """A backend that cannot be reached, or that answers something that it must not."""

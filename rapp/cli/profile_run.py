@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import typer
 
@@ -86,11 +84,12 @@ def _run(campaign: Campaign, ready: Prepared) -> Halt | None:
         return device.run(campaign)
     if adaptive is None:
         return campaign.run(device)
-    predictor_rule: Any = importlib.import_module("profiler.adaptive").predictor_rule
+    from profiler.adaptive import predictor_rule
+
     info = device.info
 
     def rule_of(network: NetworkFile) -> PointRule:
-        rule: PointRule = predictor_rule(
+        return predictor_rule(
             artifact_folder(adaptive.predictor),
             network,
             info.quota_kind,
@@ -98,7 +97,6 @@ def _run(campaign: Campaign, ready: Prepared) -> Halt | None:
             adaptive.target_pct,
             adaptive.most_points,
         )
-        return rule
 
     return run_adaptively(campaign, ready.plans, device, rule_of, adaptive.most_points)
 

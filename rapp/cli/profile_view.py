@@ -203,6 +203,13 @@ def _warn(quality: dict[str, Quality], *, derived: bool) -> None:
 
 def _next_command(out: Path, ready: Prepared) -> str:
     """The command that a table is for."""
-    folders = {file.path.parent for file in ready.networks.files if file.path is not None}
-    graphs = folders.pop() if len(folders) == 1 else "FOLDER_OF_NETWORKS"
+    paths = [file.path for file in ready.networks.files]
+    # `rapp train` finds the graph of a network in the file of its name.
+    named = [
+        path
+        for path, file in zip(paths, ready.networks.files, strict=True)
+        if path and path.stem == file.name
+    ]
+    folders = {path.parent for path in named}
+    graphs = folders.pop() if len(folders) == 1 and len(named) == len(paths) else "FOLDER_OF_NETWORKS"
     return f"rapp train --profiles {out} --graphs {graphs} --out run"

@@ -4,6 +4,9 @@ The rule sees only what has been measured. It takes the posterior's covariance o
 of configurations and picks the candidate whose measurement would leave the smallest mean standard
 deviation (A-optimality of Bayesian experimental design, Chaloner and Verdinelli 1995, with standard
 deviations for variances, so that no single configuration dominates).
+
+For launch gates the posterior is the mixture over regimes (`rapp.inference.mixture`), to which it is worth
+looking for the partition where the host changes. `scripts/bench_adaptive.py` compares choices of points.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rapp.inference.mixture import RegimePosterior
 from rapp.inference.posterior import Observations, Prior, posterior_covariance
 from rapp.inference.structure import Structure
 from rapp.knots import IndexArray, Knots
@@ -35,6 +39,24 @@ def next_point(
     """
     covariance = posterior_covariance(prior, structure, knots, points, at)
     return int(candidates[np.argmin(expected_deviation(covariance, candidates, structure.noise))])
+
+
+def next_gated_point(
+    posterior: RegimePosterior,
+    noise: float,
+    at: tuple[IndexArray, IndexArray, IndexArray],
+    candidates: IndexArray,
+) -> int:
+    """As `next_point`, for launch gates: from the mixture over regimes."""
+    # On diagonals of the grid, so that each value of each axis is among them.
+    targets = np.flatnonzero((at[0] + at[1] + at[2]) % -(-len(at[0]) // MOST_TARGETS) == 0)
+    cross = posterior.cross_covariance(
+        (at[0][targets], at[1][targets], at[2][targets]),
+        (at[0][candidates], at[1][candidates], at[2][candidates]),
+    )
+    gained = cross.covariance**2 / (cross.other_variance + noise**2)
+    left = np.maximum(cross.variance[:, None] - gained, 0.0) + noise**2
+    return int(candidates[np.argmin(np.sqrt(left).mean(axis=0))])
 
 
 def expected_deviation(covariance: FloatArray, candidates: IndexArray, noise: float) -> FloatArray:
@@ -78,12 +100,19 @@ def best_candidate(
         )
     )
     order = np.argsort(off, kind="stable")
-    chosen = next_point(prior, structure, knots, points, (at[0], at[1], at[2]), places[order])
+    where = at[0], at[1], at[2]
+    if gpu_time:
+        chosen = next_point(prior, structure, knots, points, where, places[order])
+    else:
+        posterior = RegimePosterior(prior, structure, knots, points)
+        chosen = next_gated_point(posterior, structure.noise, where, places[order])
     return int(order[np.flatnonzero(places[order] == chosen)[0]])
 
 
 # The covariance of so many configurations is made in a fraction of a second.
 MOST_CONFIGURATIONS = 1200
+# Of the mixture: an even part of the configurations tells how sure the rest will be.
+MOST_TARGETS = 200
 
 
 def _trained_grid(knots: Knots) -> tuple[IndexArray, IndexArray, IndexArray]:
