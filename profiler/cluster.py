@@ -14,7 +14,6 @@ A device is a GPU of the cluster for `cuda`, a node as a whole for `cpu`, and a 
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -26,13 +25,11 @@ from profiler.cluster_host import Host, Shipment
 from profiler.device import DeviceInfo
 from profiler.devices.opening import DeviceSettings, device_kind
 from profiler.plan import NetworkPlan, WorkUnit
-from rapp.errors import ConfigError, MissingExtraError, RappError
+from rapp.errors import ConfigError, RappError
+from rapp.runtime.ray_cluster import join, outcome_behind
 
 START_TIMEOUT_S = 120.0
 """Time for the workers to start and open their devices: MPS daemons and first imports take some seconds."""
-
-REACH_TIMEOUT_S = 5.0
-"""Time to reach the head of the cluster."""
 
 POLL_S = 0.5
 """How often the driver looks at the brake while no outcome comes."""
@@ -89,18 +86,7 @@ class RayCluster:
         kind = device_kind(device)
         if kind == "cuda" and device != "cuda":
             raise ConfigError(f"--device {device}: with --ray every GPU of the cluster is used: write cuda")
-        ray = _import_ray()
-        connected = not ray.is_initialized()
-        if connected:
-            _check_reachable(address)
-            try:
-                ray.init(address=address, logging_level="ERROR", log_to_driver=False, configure_logging=True)
-            except Exception as error:  # ConnectionError, ValueError, RuntimeError of another version, ...
-                reason = " ".join(str(error).split())[:200]
-                raise RappError(
-                    f"--ray {address}: no Ray cluster can be joined there ({reason}): start one with"
-                    " `ray start --head`, or name the address of its head"
-                ) from error
+        ray, connected = join(address)
         try:
             return cls(ray, _started(ray, kind, device, settings or DeviceSettings()), connected)
         except BaseException:
@@ -214,29 +200,6 @@ class RayCluster:
             return
 
 
-def _check_reachable(address: str) -> None:
-    """Raise RappError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_TIMEOUT_S).close()
-    except OSError as error:
-        raise RappError(
-            f"--ray {address}: nobody answers there ({error.strerror or error}): start a cluster with"
-            " `ray start --head`, or name the address of its head"
-        ) from error
-
-
-def _import_ray() -> ModuleType:
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Ray", "ray") from error
-    module: ModuleType = ray
-    return module
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a worker goes."""
@@ -289,21 +252,11 @@ def _started(ray: ModuleType, kind: str, device: str, settings: DeviceSettings) 
                 f"the Ray cluster does not give its {len(actors)} devices within {START_TIMEOUT_S:g} s: other"
                 " work holds them; `ray status` shows it"
             ) from error
-        cause = _cause(error)
+        cause = outcome_behind(error)
         raise (cause if cause is not None else error) from error
     return [
         _Worker(actor, place.node, info) for actor, place, info in zip(actors, places, infos, strict=True)
     ]
-
-
-def _cause(error: BaseException) -> RappError | None:
-    """The expected outcome behind an error of Ray: a device that a worker could not open."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, RappError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
 
 
 def _common_info(infos: list[DeviceInfo]) -> DeviceInfo:

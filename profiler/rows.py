@@ -21,9 +21,6 @@ from rapp import __version__
 if TYPE_CHECKING:
     from rapp.profiles import ProfileTable
 
-WORST_DRIFT = 0.03
-"""Drift of the anchors above which a network's rows are flagged."""
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -53,8 +50,10 @@ class Quality:
 
     @property
     def drifted(self) -> bool:
-        """Whether the drift is above `WORST_DRIFT`."""
-        return self.drift is not None and self.drift > WORST_DRIFT
+        """Whether the drift is above `MOST_DRIFT_PCT`."""
+        from rapp.profiles.campaigns import MOST_DRIFT_PCT
+
+        return self.drift is not None and 100 * self.drift > MOST_DRIFT_PCT
 
 
 def quality(outcomes: Iterable[Outcome], origin: Origin) -> Quality:

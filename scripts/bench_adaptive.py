@@ -4,8 +4,8 @@
 
 Each network of each unseen-network fold is measured point by point, up to 40, and scored on all its other
 points, as its table has them. Methods: the rule of `rapp profile --adaptive`, the predictor's fixed list,
-random points, a regular grid of so many, a Latin hypercube. The rule also through the replay device, whose
-noise (5.8 % a process, 2.9 % a run) comes on top of that of the table.
+random points, a regular grid of so many, a Latin hypercube. All of them twice: with the table's own
+measurements, and with those of the replay device, whose noise (5.8 % a process, 2.9 % a run) comes on top.
 
 The constants of the rule were chosen on folds 0 to 3; folds 4 to 7 were looked at once, by this command.
 Models of the folds are those that scripts/protocols.py trained into --protocols; what is missing is trained.
@@ -80,25 +80,31 @@ def scored(
     model: TrainedModel, prior: Prior, points: Observations, device: ReplayDevice, network: str
 ) -> dict[str, list[dict[str, float]]]:
     """By method the scores at each of `COUNTS`; methods with several seeds are averaged."""
-    knots, found = model.data.knots, {}
-    rule = by_rule(model, prior, points, points.log_latency)
-    found["rule"] = [score(model, prior, points, points, rule[:count]) for count in COUNTS]
-    found["rule, regimes at every count"] = [
-        score(model, prior, points, points, rule[:count], regimes=True) for count in COUNTS
-    ]
+    found = in_turn(model, prior, points, points)
+    replayed = in_turn(model, prior, points, points_through(device, network, points, model.data.knots))
+    return found | {f"{method}, replayed": scores for method, scores in replayed.items()}
+
+
+def in_turn(
+    model: TrainedModel, prior: Prior, points: Observations, seen: Observations
+) -> dict[str, list[dict[str, float]]]:
+    """Scores by method, where a measurement answers with a latency of `seen`."""
+    knots = model.data.knots
+    rule = by_rule(model, prior, points, seen.log_latency)
     order = nearest_points(points, knots, fixed_list(knots)[: max(COUNTS)])
-    found["fixed list"] = [score(model, prior, points, points, order[:count]) for count in COUNTS]
-    found["grid"] = [
-        score(model, prior, points, points, regular_grid(points, knots, count)) for count in COUNTS
-    ]
+    found = {
+        "rule": [score(model, prior, points, seen, rule[:count]) for count in COUNTS],
+        "rule, regimes at every count": [
+            score(model, prior, points, seen, rule[:count], regimes=True) for count in COUNTS
+        ],
+        "fixed list": [score(model, prior, points, seen, order[:count]) for count in COUNTS],
+        "grid": [score(model, prior, points, seen, regular_grid(points, knots, count)) for count in COUNTS],
+    }
     for method, choose in (("random", random_points), ("Latin hypercube", latin_hypercube)):
         found[method] = [
-            mean([score(model, prior, points, points, choose(points, knots, count, seed)) for seed in SEEDS])
+            mean([score(model, prior, points, seen, choose(points, knots, count, seed)) for seed in SEEDS])
             for count in COUNTS
         ]
-    noisy = points_through(device, network, points, knots)
-    rule = by_rule(model, prior, points, noisy.log_latency)
-    found["rule, replayed"] = [score(model, prior, points, noisy, rule[:count]) for count in COUNTS]
     return found
 
 
@@ -163,12 +169,13 @@ def latin_hypercube(points: Observations, knots: Knots, count: int, seed: int) -
 
 
 def regular_grid(points: Observations, knots: Knots, count: int) -> np.ndarray:
-    """A product of evenly spread values, of all with at most `count` points the largest and most even one."""
+    """A product of evenly spread values: the largest with at most `count` points and no long side."""
+    longest = math.ceil(count ** (1 / 3)) + 1
+    sides = range(1, min(4, longest) + 1), range(1, longest + 1), range(1, longest + 1)
     b, s, q = max(
-        (shape for shape in itertools.product(range(1, 5), range(1, 21), range(1, 11))
-         if math.prod(shape) <= count),
+        (shape for shape in itertools.product(*sides) if math.prod(shape) <= count),
         key=lambda shape: (math.prod(shape), -max(shape)),
-    )  # fmt: skip
+    )
     wanted = itertools.product(
         spread(knots.trained_batch, b), spread(knots.trained_sm_pct, s), spread(knots.trained_quota_pct, q)
     )

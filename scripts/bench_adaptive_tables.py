@@ -14,6 +14,9 @@ from rapp.fileio import atomic_path
 DEVELOPED_ON = (0, 1, 2, 3)
 """Folds on whose networks the constants of the rule were chosen."""
 
+REPLAYED = ", replayed"
+"""End of the name of a method that measured through the replay device."""
+
 Folds = Mapping[int, Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]]
 """Scores by fold, network and method, one for each count of points."""
 
@@ -38,30 +41,42 @@ def write_results(folds: Folds, counts: Sequence[int], document: Path | None) ->
 def tables(folds: Folds, counts: Sequence[int]) -> str:
     """Mean error over networks by method and count, with bootstrap intervals; then the rule's own figures."""
     methods = list(next(iter(next(iter(folds.values())).values())))
-    head = "| choice of points | " + " | ".join(f"{count}" for count in counts) + " |\n"
-    lines = ["Mean error over 57 networks, %, by the number of points measured:\n\n", head]
-    lines.append("|---|" + "--:|" * len(counts) + "\n")
-    for method in methods:
-        errors = gathered(folds, method, "error_pct")
-        lines.append(f"| {method} | " + " | ".join(f"{value:.2f}" for value in errors.mean(axis=0)) + " |\n")
-    lines.append("\nOn the networks of folds 4 to 7 alone, which nothing was chosen on:\n\n" + head)
-    lines.append("|---|" + "--:|" * len(counts) + "\n")
+    own = [method for method in methods if REPLAYED not in method]
+    through = [method for method in methods if REPLAYED in method]
     fresh = {fold: networks for fold, networks in folds.items() if fold not in DEVELOPED_ON}
-    for method in methods:
-        errors = gathered(fresh, method, "error_pct")
-        lines.append(f"| {method} | " + " | ".join(f"{value:.2f}" for value in errors.mean(axis=0)) + " |\n")
-    lines.append("\nThe rule beside the fixed list, with 95 % bootstrap intervals over all networks:\n\n")
-    lines.append("| points | rule, % | rule - fixed list | expected by the rule, % | coverage, % |\n")
-    lines.append("|--:|---|---|--:|--:|\n")
-    rule, fixed = (gathered(folds, method, "error_pct") for method in ("rule", "fixed list"))
+    lines = ["Mean error over 57 networks, %, by the number of points measured:\n\n"]
+    lines += table(folds, own, counts)
+    lines.append("\nOn the networks of folds 4 to 7 alone, which nothing was chosen on:\n\n")
+    lines += table(fresh, own, counts)
+    lines.append("\nMeasured through the replay device, whose noise comes on top of the table's own:\n\n")
+    lines += table(folds, through, counts)
+    lines.append("\nWith 95 % bootstrap intervals over all networks:\n\n")
+    lines.append("| points | rule, % | expected by the rule, % | coverage, % |\n|--:|---|--:|--:|\n")
+    rule = gathered(folds, "rule", "error_pct")
     expected, coverage = (gathered(folds, "rule", key) for key in ("expected_pct", "coverage_pct"))
     for place, count in enumerate(counts):
-        difference = rule[:, place] - fixed[:, place]
-        lines.append(
-            f"| {count} | {interval(rule[:, place])} | {interval(difference)} |"
-            f" {expected[:, place].mean():.2f} | {coverage[:, place].mean():.1f} |\n"
-        )
+        means = f"{expected[:, place].mean():.2f} | {coverage[:, place].mean():.1f}"
+        lines.append(f"| {count} | {interval(rule[:, place])} | {means} |\n")
+    others = [method for method in own if not method.startswith("rule")]
+    lines.append("\n| points | " + " | ".join(f"rule - {method}" for method in others) + " |\n")
+    lines.append("|--:|" + "---|" * len(others) + "\n")
+    for place, count in enumerate(counts):
+        differences = [
+            interval(rule[:, place] - gathered(folds, method, "error_pct")[:, place]) for method in others
+        ]
+        lines.append(f"| {count} | " + " | ".join(differences) + " |\n")
     return "".join(lines)
+
+
+def table(folds: Folds, methods: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Lines of a table of mean errors: one row a method, one column a count."""
+    lines = ["| choice of points | " + " | ".join(f"{count}" for count in counts) + " |\n"]
+    lines.append("|---|" + "--:|" * len(counts) + "\n")
+    for method in methods:
+        errors = gathered(folds, method, "error_pct").mean(axis=0)
+        shown = " | ".join(f"{value:.2f}" for value in errors)
+        lines.append(f"| {method.removesuffix(REPLAYED)} | {shown} |\n")
+    return lines
 
 
 def gathered(folds: Folds, method: str, key: str) -> np.ndarray:
@@ -94,7 +109,8 @@ def plot(folds: Folds, counts: Sequence[int], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     styles = {
         "rule": ("#0072b2", "-", 2.4), "rule, replayed": ("#0072b2", ":", 1.4),
-        "fixed list": ("#d55e00", "-", 1.6), "random": ("#7f7f7f", "-", 1.2),
+        "fixed list": ("#d55e00", "-", 1.6), "fixed list, replayed": ("#d55e00", ":", 1.2),
+        "random": ("#7f7f7f", "-", 1.2),
         "grid": ("#009e73", "--", 1.2), "Latin hypercube": ("#cc79a7", "--", 1.2),
     }  # fmt: skip
     for method, (colour, line, width) in styles.items():

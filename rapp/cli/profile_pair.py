@@ -69,12 +69,14 @@ def measure_pair(
 
 
 def _print(found: PairTable) -> None:
-    made = table("network", "beside", "batch", "alone", "together", "slowdown", left=(0, 1))
+    made = table("network", "beside", "batch", "alone", "together", "slowdown", "converged", left=(0, 1))
     for row in found.rows:
         slowdown = f"{row.slowdown:.2f}"
         if row.slowdown_low is not None and row.slowdown_high is not None:
             slowdown += f" ({row.slowdown_low:.2f}-{row.slowdown_high:.2f})"
         times = ms(row.alone_ms), ms(row.together_ms)
-        made.add_row(row.network, row.other, f"{row.batch}", *times, slowdown)
+        made.add_row(
+            row.network, row.other, f"{row.batch}", *times, slowdown, "yes" if row.converged else "no"
+        )
     console().print(made)
     console().print("alone, together: median of a batch, ms; slowdown with the interval of at least 90 %")

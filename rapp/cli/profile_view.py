@@ -11,7 +11,7 @@ from profiler.derive import WORST_ERROR
 from profiler.estimate import Pace
 from profiler.plan import NetworkPlan, QuotaMode
 from profiler.request import Prepared
-from profiler.rows import WORST_DRIFT, Quality
+from profiler.rows import Quality
 from rapp.cli.profile_progress import Progress, duration
 from rapp.cli.tables import console, note, table
 from rapp.errors import RappError
@@ -187,9 +187,11 @@ def _quality(quality: Quality) -> tuple[str, str]:
 
 def _warn(quality: dict[str, Quality], *, derived: bool) -> None:
     """Say which networks moved while they were measured, and where derived points are off."""
+    from rapp.profiles.campaigns import MOST_DRIFT_PCT
+
     drifted = [(name, 100 * (one.drift or 0)) for name, one in quality.items() if one.drifted]
     for name, drift_pct in drifted[:MOST_NETWORKS]:
-        note(f"warning: {name}: its anchors moved by {drift_pct:.1f} %, more than {100 * WORST_DRIFT:g} %")
+        note(f"warning: {name}: its anchors moved by {drift_pct:.1f} %, more than {MOST_DRIFT_PCT:g} %")
     if drifted:
         more = f" ({len(drifted)} networks)" if len(drifted) > 1 else ""
         note(f"  the device changed while it was measured{more}; anchor_drift_pct in the rows says so")

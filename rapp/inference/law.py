@@ -2,12 +2,13 @@
 
     T = softmax(D, H)                                    the slower of the two sets the pace
     launch_gate:  L = softmax(D, H(quota))               the quota stretches launching alone
-    gpu_time:     L = softmax(T, D / quota - credit)     debt of the token bucket is waited for
+    gpu_time:     L = max(T, D / quota - credit)         debt of the token bucket is waited for
 
-`softmax` here is the p-norm soft maximum, (a^p + b^p)^(1/p). `credit` is what the bucket earned while
-the loop idled: min(idle, window). The closed forms of the gpu_time law are those of a token bucket in
-its fluid limit: saturated L = T / q, with idle time s L = max(T, T / q - s), isolated and with a full
-bucket L = max(T, T / q - W).
+`softmax` here is the p-norm soft maximum, (a^p + b^p)^(1/p): device and host now and then wait for each
+other. A debt is paid back while nothing else happens, so that its maximum is sharp: at quota 100 % L = T.
+`credit` is what the bucket earned while the loop idled: min(idle, window). The closed forms of the gpu_time
+law are those of a token bucket in its fluid limit: saturated L = max(T, D / q), with idle time s
+L = max(T, D / q - s), isolated and with a full bucket L = max(T, D / q - W).
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def log_latency(
     # Where the credit covers the debt there is nothing to wait for: a time far below the pace.
     owed = np.maximum(np.exp(log_device) / quota - credit, 1e-3 * np.exp(log_device))
     log_owed = np.log(owed)
-    limited = soft_maximum(pace, log_owed, sharpness)
-    waits = _sigmoid(sharpness * (log_owed - pace))
+    limited = np.maximum(pace, log_owed)
+    waits = (log_owed > pace).astype(np.float64)
     owed_by_device = np.exp(log_device) / quota / owed * (owed > 1.001e-3 * np.exp(log_device))
     latency = np.where(gpu_time, limited, pace)
     slope_device = np.where(gpu_time, waits * owed_by_device + (1 - waits) * by_device, by_device)

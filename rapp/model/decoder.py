@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         pace = _soft_maximum(device, host)
         time = device.exp()
         owed = torch.maximum(time * 100 / quota_pct - credit_ms, 1e-3 * time)
-        limited = _soft_maximum(pace, owed.log())
+        limited = torch.maximum(pace, owed.log())
 
         limits_device = gpu_time > 0.5
         log_mean = torch.where(limits_device, limited, gated)

@@ -13,10 +13,13 @@ Needs pyarrow; never pandas, never torch.
 from __future__ import annotations
 
 from rapp.profiles.has_gpu import import_has_gpu, read_operator_sums
+from rapp.profiles.pairs import PairRow, PairTable
 from rapp.profiles.splits import Split, SplitError
 from rapp.profiles.table import Points, ProfileTable
 
 __all__ = [
+    "PairRow",
+    "PairTable",
     "Points",
     "ProfileTable",
     "Split",

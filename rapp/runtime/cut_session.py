@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rapp.errors import ConfigError, DataError, RappError
 from rapp.runtime.cuts import CutPlan, CuttableNetwork, Part
 from rapp.runtime.gate import QuotaGate
-from rapp.runtime.session import _cpu_options, import_onnxruntime
+from rapp.runtime.session import cpu_options, import_onnxruntime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -95,7 +95,7 @@ class CutSession:
         self._inputs, self._outputs = tuple(network.graph.inputs), tuple(network.graph.outputs)
         self._memory, self._device_id = _memory(providers)
         _check_providers(providers, self._runtime.get_available_providers())
-        made = options or (lambda: _cpu_options(self._runtime, 1))
+        made = options or (lambda: cpu_options(self._runtime, 1))
         self._links = [_link(self._runtime, network, part, providers, made()) for part in plan.parts]
 
     @classmethod

@@ -57,7 +57,7 @@ def cpu_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSess
     source = model if isinstance(model, bytes) else str(model)
     try:
         return runtime.InferenceSession(
-            source, _cpu_options(runtime, threads), providers=["CPUExecutionProvider"]
+            source, cpu_options(runtime, threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
         where = "a model in memory" if isinstance(model, bytes) else model
@@ -65,7 +65,7 @@ def cpu_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSess
         raise DataError(where, f"ONNX Runtime cannot load it: {reason}") from error
 
 
-def _cpu_options(runtime: ModuleType, threads: int) -> SessionOptions:
+def cpu_options(runtime: ModuleType, threads: int) -> SessionOptions:
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
