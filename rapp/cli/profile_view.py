@@ -205,6 +205,11 @@ def _warn(quality: dict[str, Quality], *, derived: bool) -> None:
 
 def _next_command(out: Path, ready: Prepared) -> str:
     """The command that a table is for."""
+    adaptive = ready.request.adaptive
+    if adaptive is not None:
+        files = ready.networks.files
+        graph = files[0].path if len(files) == 1 else "NET.onnx"
+        return f"rapp calibrate {adaptive.predictor} {graph} --points {out} --out calibration.json"
     paths = [file.path for file in ready.networks.files]
     # `rapp train` finds the graph of a network in the file of its name.
     named = [

@@ -11,6 +11,9 @@ from itertools import pairwise
 from rapp.profiles.table import ProfileTable
 from rapp.types import ResourceConfig, ResourceGrid
 
+MOST_PRODUCTS = 4
+"""Products of ranges that a text names: a handful of scattered points misses dozens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -87,7 +90,8 @@ def coverage(table: ProfileTable, grid: ResourceGrid | None = None) -> list[Cove
 def describe_configs(configs: Iterable[ResourceConfig]) -> str:
     """Configurations as products of ranges: `SM 5 10 %, quota 10-90 %, batch 1 2 4 8; ...`.
 
-    SM partitions with the same quotas are joined first, then batches with the same pairs of both.
+    SM partitions with the same quotas are joined first, then batches with the same pairs of both. What is
+    scattered takes many products, of which the first few are named.
     """
     quotas: dict[tuple[int, float], set[float]] = defaultdict(set)
     for config in configs:
@@ -98,10 +102,14 @@ def describe_configs(configs: Iterable[ResourceConfig]) -> str:
     batches: dict[tuple[frozenset[float], frozenset[float]], set[int]] = defaultdict(set)
     for (batch, held_quotas), held_sms in partitions.items():
         batches[frozenset(held_sms), held_quotas].add(batch)
-    return "; ".join(
+    products = [
         f"SM {describe_axis(sms)} %, quota {describe_axis(held)} %, batch {' '.join(map(str, sorted(of)))}"
         for (sms, held), of in batches.items()
-    )
+    ]
+    if len(products) > MOST_PRODUCTS:
+        left = len(products) - (MOST_PRODUCTS - 1)
+        products = [*products[: MOST_PRODUCTS - 1], f"and {left} more groups of configurations"]
+    return "; ".join(products)
 
 
 def describe_axis(values: Iterable[float]) -> str:

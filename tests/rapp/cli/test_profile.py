@@ -157,7 +157,9 @@ def test_adaptive_measures_what_the_rule_of_the_predictor_asks_for(
     options = ("--adaptive", "--predictor", folder / "run", "--target-pct", "2.5", "--max-points", "5")
     plan = rapp("profile", "--device", EXACT, "--out", "p", *AXES, *options, "--plan-only").printed()
     assert "at most 10 points and 6 anchors to measure" in plan
-    rapp("profile", "--device", EXACT, "--out", "p", *AXES, *options).printed()
+    ended = rapp("profile", "--device", EXACT, "--out", "p", *AXES, *options)
+    assert ended.code == 0
+    assert f"next: rapp calibrate {folder / 'run'} NET.onnx --points p" in ended.out
     table = ProfileTable.read("p")
     assert Counter(table.filter(anchor=False).column("network")) == {"alpha": 3, "beta": 3}
     artifact_, network, quota_kind, idle_ms, target_pct, max_points = asked[0]

@@ -49,6 +49,10 @@ def test_configurations_in_words():
     assert describe_configs(grid) == "SM 5 10 %, quota 10-90 %, batch 1 2"
     odd = [*grid, ResourceConfig(100, 100, 8), ResourceConfig(7.5, 100, 8)]
     assert describe_configs(odd) == "SM 5 10 %, quota 10-90 %, batch 1 2; SM 7.5 100 %, quota 100 %, batch 8"
+    scattered = [ResourceConfig(sm, 10 * batch, batch) for batch, sm in enumerate((10, 30, 60, 100, 20), 1)]
+    assert describe_configs(scattered).endswith(
+        "SM 60 %, quota 30 %, batch 3; and 2 more groups of configurations"
+    )
     assert describe_axis([10, 20, 40]) == "10 20 40"
     assert describe_axis([40, 20, 30]) == "20-40"
     assert describe_axis([0.1, 0.2, 0.3, 0.4, 0.7, 0.8]) == "0.1-0.4 0.7 0.8"
