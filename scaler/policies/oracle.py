@@ -1,0 +1,265 @@
+"""`Oracle`: knows the demand to come; what autoscaling could cost at best with these instances.
+
+    fleet     the number and SM partition of the instances that cost least to the end of the demand, cold
+              starts included (`scaler.policies.oracle_fleets`); ordered a cold start before it is needed
+    quota     at each tick the least that serves the largest rate until the next one, with its batch
+    others    drained once the new ones are ready and suffice
+
+It is given rates, not the moments of single requests: what is random about these, it plans for as everyone
+does, at a quantile of the latency. That is the objective's, or the share of requests that another policy had
+answered late: so both are compared at the same violations. No forecast is used, and nothing that is observed
+but which instances are there and how many requests wait.
+
+It is no bound: instances of a function are alike at a time, functions are placed one after another as there
+is room, and the GPUs' room is not part of the programme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from rapp.errors import ConfigError
+from rapp.types import ResourceConfig
+from scaler.arrivals import RateSteps
+from scaler.capacity.plans import PlanTable
+from scaler.core.decision import Action, Drain, Reason, Resize, Start
+from scaler.core.needs import instance_need
+from scaler.core.observation import Phase
+from scaler.packing import TOLERANCE, Need, PackingError, Pool
+from scaler.policies.base import Case, Member, Memory, new_id
+from scaler.policies.changes import fewest, why_below
+from scaler.policies.oracle_fleets import Fleet, Schedule, schedule
+from scaler.policies.static import demand_of, function_table, peak_rps
+
+TICK_S = 1.0
+"""Time between ticks, s."""
+
+MARGIN_S = 0.25
+"""A quota has to be there before the rate: changes take part of a second."""
+
+RESERVE_S = 120.0
+"""A new instance is placed where its row has room for the quotas of so long a time, s."""
+
+QUANTILES = (0.5, 0.999)
+"""Range of quantiles that are planned for: that of the tables of waiting times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """Knows the rates to come.
+
+    Args:
+        demand: by function, the rate that comes, on the clock of the ticks.
+        violations: by function, the share of requests that may be late; a function that is not named may be
+            late as its objective's quantile allows.
+
+    Raises:
+        ConfigError: a share that is none.
+    """
+
+    demand: Mapping[str, RateSteps]
+    violations: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, share in self.violations.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"violations of {name}: {share:g} must lie in [0, 1]")
+
+    @property
+    def name(self) -> str:
+        """`oracle`."""
+        return "oracle"
+
+    def start(self) -> Memory:
+        """Quotas that rows keep room for, by instance; none yet."""
+        return {"reserved": {}}
+
+    def decide(
+        self, memory: Memory, now_s: float, cases: Sequence[Case], pool: Pool
+    ) -> tuple[Memory, list[Action], Mapping[str, float]]:
+        """As `Policy.decide`.
+
+        Raises:
+            ConfigError: a function whose demand is not known.
+        """
+        there = {member.id for case in cases for member in case.members}
+        reserved = {id_: pct for id_, pct in memory["reserved"].items() if pool.where(id_) is not None}
+        steps = [_Step(self, case, now_s, pool, reserved) for case in cases]
+        # Room is made before it is used: drains and smaller quotas of all functions come first.
+        drains = [action for step in steps for action in step.drains()]
+        lower = [action for step in steps for action in step.resizes(up=False)]
+        more = [action for step in steps for action in (*step.resizes(up=True), *step.starts())]
+        capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
+        gone = {action.id for action in drains}
+        kept = {id_: pct for id_, pct in reserved.items() if id_ not in gone or id_ not in there}
+        return {"reserved": kept}, [*drains, *lower, *more], capacity
+
+    def quantile(self, case: Case) -> float:
+        """Of the latency, that is planned for."""
+        late = self.violations.get(case.spec.name)
+        wanted = case.spec.slo_quantile if late is None else 1.0 - late
+        return min(max(wanted, QUANTILES[0]), QUANTILES[1])
+
+
+class _Step:
+    """One function at one tick."""
+
+    def __init__(
+        self, oracle: Oracle, case: Case, now_s: float, pool: Pool, reserved: dict[str, float]
+    ) -> None:
+        self.case, self.now_s, self.pool, self.reserved = case, now_s, pool, reserved
+        spec = case.spec
+        self.load = demand_of(oracle.demand, oracle.name, spec.name)
+        self.table: PlanTable = function_table(case, oracle.quantile(case))
+        self.ahead_s = now_s + spec.cold_start_s + 2 * TICK_S
+        plan = _schedule(self.table, self.load, spec.min_instances, spec.cold_start_s)
+        self.least = fewest(case)
+        wanted = self.least > 0 or peak_rps(self.load, now_s, self.ahead_s) > 0
+        self.target = _target(plan, case.members, self.ahead_s) if wanted else None
+        self.live = {member.id: member for member in case.members}
+        self.missing = 0 if self.target is None else self.target.number
+        if self.target is not None:
+            self.missing -= sum(self._is_new(member) for member in case.members)
+
+    def drains(self) -> list[Action]:
+        """What is not needed any more: others than the target's once it suffices, then its spare ones."""
+        if self.target is None:
+            return self._drain(list(self.case.members), Reason.IDLE)
+        own = [member for member in self.case.members if self._is_new(member)]
+        others = [member for member in self.case.members if not self._is_new(member)]
+        ready = sum(member.phase == Phase.READY for member in own)
+        number = min(self.target.number, ready)
+        if ready < self.target.number or self._served_rps(number) < peak_rps(
+            self.load, self.now_s, self.ahead_s
+        ):
+            # Of those that go, the ones that are not ready are of no use in between.
+            return self._drain([one for one in others if one.phase != Phase.READY], Reason.REPACK)
+        order = sorted(own, key=lambda one: (one.phase != Phase.READY, one.since_s, one.id))
+        spare = order[self.target.number :]
+        return self._drain(others, Reason.REPACK) + self._drain(spare, Reason.DEMAND_DOWN)
+
+    def resizes(self, *, up: bool) -> list[Action]:
+        """Quotas, larger or smaller ones, and batches for the rate until the next tick."""
+        found: list[Action] = []
+        for member in list(self.live.values()):
+            wanted = self._wanted(member)
+            room_pct = member.config.quota_pct + self.pool.room_to_grow(member.id)
+            quota_pct = min(wanted.quota_pct, max(room_pct, member.config.quota_pct))
+            after = ResourceConfig(member.config.sm_pct, quota_pct, wanted.batch)
+            grows = quota_pct > member.config.quota_pct + TOLERANCE
+            if after == member.config or grows != up:
+                continue
+            try:
+                self.pool.resize(member.id, self._need(after))
+            except PackingError:
+                continue
+            reason = Reason.DEMAND_UP if grows else Reason.DEMAND_DOWN
+            found.append(Resize(member.id, self.case.spec.name, quota_pct, wanted.batch, reason))
+        return found
+
+    def starts(self) -> list[Action]:
+        """The instances of the target that are missing, as far as there is room."""
+        found: list[Action] = []
+        if self.target is None:
+            return found
+        name = self.case.spec.name
+        config = self._plan(self.target.number, self.target.sm_pct, self.ahead_s - TICK_S, self.ahead_s)
+        peak = self._plan(self.target.number, self.target.sm_pct, self.now_s, self.now_s + RESERVE_S)
+        keep_pct = max(peak.quota_pct, config.quota_pct)
+        reason = Reason.DEMAND_UP if self.case.members else why_below(self.case)
+        for number in range(self.missing):
+            takes = self._need(config)
+            place = _place(self.pool, takes, keep_pct, self.reserved)
+            if place is None:
+                break
+            id_ = new_id(name, self.now_s, number)
+            self.pool.add(id_, *place, takes)
+            self.reserved[id_] = keep_pct
+            self.live[id_] = Member(id_, *place, config, Phase.STARTING, self.now_s)
+            found.append(Start(id_, name, *place, config, reason))
+        return found
+
+    def capacity_rps(self) -> float:
+        """What the instances serve at the quotas that they could have at most."""
+        by_sm: dict[float, int] = {}
+        for member in self.live.values():
+            by_sm[member.config.sm_pct] = by_sm.get(member.config.sm_pct, 0) + 1
+        return sum(
+            self.table.resized(number, sm_pct, math.inf).capacity_rps for sm_pct, number in by_sm.items()
+        )
+
+    def _is_new(self, member: Member) -> bool:
+        return self.target is not None and member.config.sm_pct == self.target.sm_pct
+
+    def _drain(self, members: Sequence[Member], reason: Reason) -> list[Action]:
+        for member in members:
+            del self.live[member.id]
+        return [Drain(member.id, self.case.spec.name, reason) for member in members]
+
+    def _wanted(self, member: Member) -> ResourceConfig:
+        alike = [one for one in self.live.values() if one.config.sm_pct == member.config.sm_pct]
+        ready = [one for one in alike if one.phase == Phase.READY]
+        starting = member.phase != Phase.READY
+        from_s = self.ahead_s - 2 * TICK_S if starting else self.now_s
+        number = len(alike) if starting else len(ready)
+        return self._plan(number, member.config.sm_pct, from_s, from_s + TICK_S + MARGIN_S)
+
+    def _plan(self, number: int, sm_pct: float, from_s: float, to_s: float) -> ResourceConfig:
+        """Configuration at which like instances serve what comes in a time, and what waits beyond a batch."""
+        backlog = max(self.case.queue - number * self.case.spec.max_batch, 0) / TICK_S
+        demand = peak_rps(self.load, from_s, to_s) + backlog
+        return self.table.resized(number, sm_pct, demand).config
+
+    def _served_rps(self, number: int) -> float:
+        if self.target is None or number == 0:
+            return 0.0
+        return self.table.resized(number, self.target.sm_pct, math.inf).capacity_rps
+
+    def _need(self, config: ResourceConfig) -> Need:
+        return instance_need(self.case.spec, self.case.times, self.case.memory_mib, config)
+
+
+def _target(plan: Schedule, members: Sequence[Member], ready_s: float) -> Fleet:
+    """The fleet to have at `ready_s`; what is there is the largest group of like instances."""
+    by_sm: dict[float, int] = {}
+    for member in members:
+        by_sm[member.config.sm_pct] = by_sm.get(member.config.sm_pct, 0) + 1
+    now = max((Fleet(number, sm) for sm, number in by_sm.items()), key=lambda one: one.number, default=None)
+    # An order that is under way already is kept to, unless the least cost says otherwise by more than it.
+    started = [Fleet(by_sm[m.config.sm_pct], m.config.sm_pct) for m in members if m.phase == Phase.STARTING]
+    return plan.best(started[0] if started else now, ready_s)
+
+
+@lru_cache(maxsize=256)
+def _schedule(table: PlanTable, load: RateSteps, least: int, cold_start_s: float) -> Schedule:
+    """Tables and demands are kept by their makers, so that they are known again by identity."""
+    from scaler.capacity.plans import MOST_INSTANCES
+
+    return schedule(table, load, least, MOST_INSTANCES, cold_start_s)
+
+
+def _place(pool: Pool, takes: Need, keep_pct: float, reserved: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Where an instance fits with the quota that it may grow to; else where it fits as it is."""
+    for pct in (keep_pct, takes.quota_pct):
+        best: tuple[tuple[float, ...], str, int] | None = None
+        for gpu in pool.gpus.values():
+            if takes.memory_mib > gpu.free_memory_mib + TOLERANCE:
+                continue
+            if takes.host_cores > gpu.free_host_cores + TOLERANCE:
+                continue
+            for index, row in gpu.rows.items():
+                kept = sum(max(reserved.get(id_, 0.0), one.quota_pct) for id_, one in row.needs.items())
+                spare = 100.0 - kept - pct
+                room = row.free_quota_pct >= takes.quota_pct - TOLERANCE
+                if abs(row.sm_pct - takes.sm_pct) <= TOLERANCE and spare >= -TOLERANCE and room:
+                    best = min(filter(None, (best, ((0.0, spare), gpu.id, index))))
+            if gpu.free_sm_pct >= takes.sm_pct - TOLERANCE:
+                one = (1.0, gpu.free_sm_pct - takes.sm_pct), gpu.id, gpu.free_row()
+                best = min(filter(None, (best, one)))
+        if best is not None:
+            return best[1], best[2]
+    return pool.find(takes)

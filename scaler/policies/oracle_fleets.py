@@ -1,0 +1,145 @@
+"""Which instances to have at which time, if all arrivals are known: by dynamic programming.
+
+A fleet is a number of like instances of one SM partition; what they cost at a rate is that of the least quota
+at which they serve it within the objective. Between fleets there are cold starts, in which the new instances
+are paid for beside the old. With the cost c of a fleet F in a step and the switch s between fleets
+
+    V(t, F) = c(t, F) + min over F' of  s(t + 1, F, F') + V(t + 1, F')
+
+is the least cost from t to the end of the demand (Bellman 1957), backwards from the end. GPUs are taken to
+have room for each function, as they are shared by placement later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapp.types import FloatArray
+from scaler.arrivals import RateSteps
+from scaler.capacity.plans import PlanTable
+
+MOST_STEPS = 20_000
+"""Steps of the dynamic programme; longer demands have steps of more than a second."""
+
+CANDIDATE_STEP = 1.25
+"""Rates for which the cheapest instances are candidates differ by this factor."""
+
+SHORT_PRICE = 1e3
+"""GPU-seconds a second for a rate of which nothing is served: no cost is worth a shortage that can be met."""
+
+START_PRICE = 0.02
+"""GPU-seconds of any start beside its cold start, so that nothing changes for a gain of no account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Like instances, whose quota follows the rate."""
+
+    number: int
+    sm_pct: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """The value of fleets over time.
+
+    Args:
+        fleets: (K,) those to choose from. step_s: length of a step, s. start_s: of the first.
+        cost: (T, K) GPU-seconds a second in a step. value: (T + 1, K) least cost from a step to the end.
+        cold_start_s: time in which a new instance is paid for and does not serve.
+    """
+
+    fleets: tuple[Fleet, ...]
+    step_s: float
+    start_s: float
+    cost: FloatArray
+    value: FloatArray
+    cold_start_s: float
+
+    def best(self, now: Fleet | None, ready_s: float) -> Fleet:
+        """The fleet to have from `ready_s` on if there is `now`: that of the least cost to the end."""
+        t = self.step(ready_s)
+        switch = _switch(self.fleets, [now])[0] * self.cold_start_s * self.cost[t]
+        moved = np.array([fleet != now for fleet in self.fleets])
+        return self.fleets[int(np.argmin(switch + START_PRICE * moved + self.value[t]))]
+
+    def step(self, at_s: float) -> int:
+        """The step of a time; the last after the end."""
+        return int(np.clip((at_s - self.start_s) / self.step_s, 0, len(self.cost) - 1))
+
+
+def schedule(table: PlanTable, load: RateSteps, least: int, most: int, cold_start_s: float) -> Schedule:
+    """The schedule of a function.
+
+    Args:
+        table: its plans. load: its demand. least, most: instances that it has to have, and may have.
+        cold_start_s: from the order to start an instance until it serves, s.
+    """
+    step_s = max(1.0, (load.end_s - load.start_s) / MOST_STEPS)
+    edges_s = np.arange(load.start_s, load.end_s + step_s, step_s)
+    rates = peaks(load, edges_s)
+    fleets = candidates(table, rates, least, most)
+    cost = np.stack([fleet_cost(table, fleet, rates) for fleet in fleets], axis=1)
+    paid_s = _switch(fleets, fleets) * cold_start_s
+    other = START_PRICE * (1.0 - np.eye(len(fleets)))
+    value = np.zeros((len(rates) + 1, len(fleets)))
+    for t in range(len(rates) - 1, -1, -1):
+        after = min(t + 1, len(rates) - 1)
+        onward = (paid_s * cost[after] + other + value[t + 1]).min(axis=1)
+        value[t] = cost[t] * step_s + onward
+    return Schedule(fleets, step_s, load.start_s, cost, value, cold_start_s)
+
+
+def peaks(load: RateSteps, edges_s: FloatArray) -> FloatArray:
+    """The largest rate between each two edges, rps, (T,); the load ends where it ends."""
+    first = np.searchsorted(load.edges_s, edges_s[:-1], side="right") - 1
+    last = np.searchsorted(load.edges_s, edges_s[1:], side="left")
+    padded = np.append(load.rps, 0.0)
+    bounds = np.clip(np.stack([first, last], axis=1), 0, len(load.rps)).ravel()
+    return np.asarray(np.maximum.reduceat(padded, bounds)[::2])
+
+
+def candidates(table: PlanTable, rates: FloatArray, least: int, most: int) -> tuple[Fleet, ...]:
+    """The cheapest instances for rates between the least and the largest, and one with which to idle."""
+    positive = rates[rates > 0]
+    found: dict[Fleet, None] = {}
+    if len(positive):
+        low, high = float(positive.min()), float(positive.max())
+        count = math.ceil(math.log(high / low) / math.log(CANDIDATE_STEP)) + 1
+        for rate in np.geomspace(low, high, count):
+            plan = table.cheapest(float(rate))
+            if plan is not None:
+                found[Fleet(min(max(plan.number, least, 1), most), plan.config.sm_pct)] = None
+    if not found:
+        # Nothing comes, or nothing meets the objective: the smallest, or the fastest.
+        found[Fleet(max(least, 1), float(table.sm_pct[-1 if len(positive) else 0]))] = None
+    return tuple(found)
+
+
+def fleet_cost(table: PlanTable, fleet: Fleet, rates: FloatArray) -> FloatArray:
+    """GPU-seconds a second of a fleet at rates (T,), with `SHORT_PRICE` for what it cannot serve."""
+    s = int(np.searchsorted(table.sm_pct, fleet.sm_pct + 1e-9)) - 1
+    # By quota in steps of 1 %, with the best batch at each.
+    served = np.maximum.accumulate(table.rates_rps(fleet.number)[s].max(axis=0))
+    quota_pct = np.searchsorted(served, rates) + 1.0
+    short = np.maximum(rates - served[-1], 0.0) / np.maximum(rates, 1e-9)
+    share = fleet.number * fleet.sm_pct * np.minimum(quota_pct, 100.0) / 1e4
+    return np.asarray(share + SHORT_PRICE * short)
+
+
+def _switch(after: Sequence[Fleet], before: Sequence[Fleet | None]) -> FloatArray:
+    """Share of the instances of each fleet after that have to be started, (before, after)."""
+    return np.array(
+        [
+            [
+                max(new.number - (old.number if old is not None and old.sm_pct == new.sm_pct else 0), 0)
+                / new.number
+                for new in after
+            ]
+            for old in before
+        ]
+    )
