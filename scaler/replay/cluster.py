@@ -13,12 +13,13 @@ import numpy as np
 
 from rapp.types import FloatArray, ResourceConfig
 from scaler.core.decision import Action, Decision, Drain, Resize, Start
-from scaler.core.observation import FunctionView, GpuView, InstanceView, Observation, Phase
+from scaler.core.observation import GpuView, Observation
 from scaler.packing import TOLERANCE
-from scaler.replay import events
+from scaler.replay import device, events
 from scaler.replay.account import Account, Placed
 from scaler.replay.physics import Physics, ServedFunction
-from scaler.replay.world import ABSENT, STARTING, World, empty_world
+from scaler.replay.view import Viewer
+from scaler.replay.world import ABSENT, IntArray, World, empty_world
 
 ROWS_PER_GPU = 100
 """Rows that a GPU can have: SM partitions are at least 1 %."""
@@ -36,6 +37,7 @@ class Cluster:
         gpus: those there are.
         physics: how the hardware behaves.
         seed: of the noise.
+        start_s: time at which the clock starts, s; below 0 the cluster is set up before the trace begins.
     """
 
     def __init__(
@@ -45,13 +47,13 @@ class Cluster:
         gpus: Sequence[GpuView],
         physics: Physics,
         seed: int,
+        start_s: float = 0.0,
     ) -> None:
         self.functions = {function.name: function for function in functions}
         self.gpus = {gpu.id: gpu for gpu in gpus}
         self.physics = physics
         self.account = Account()
         self.instances: dict[str, Placed] = {}
-        self.ended: list[Placed] = []
         self._lost: list[Placed] = []
         self._index = {name: number for number, name in enumerate(self.functions)}
         self._gpu_number = {gpu.id: number for number, gpu in enumerate(gpus)}
@@ -72,11 +74,11 @@ class Cluster:
             noise=np.exp(run.normal(-(sigma**2) / 2, sigma, 1 << 16)) if sigma > 0 else np.ones(1),
             beside=physics.beside,
         )
+        self.world.now[0] = start_s
+        self._viewer = Viewer(self.world, functions)
         self._free_slots = list(range(SLOTS))[::-1]
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._orders = 0
-        self._seen = {name: np.zeros(5, dtype=np.int64) for name in self.functions}
-        self._seen_requests = 0
 
     @property
     def now_s(self) -> float:
@@ -102,67 +104,10 @@ class Cluster:
 
     def observe(self) -> Observation:
         """What a live system could see now; counts are since the last call."""
-        instances = tuple(self._view(placed) for placed in self.instances.values())
-        lost = tuple(self._view(placed) for placed in self._lost)
+        functions = self._viewer.functions(self.instances)
+        listed = tuple(self._viewer.instance(placed) for placed in (*self.instances.values(), *self._lost))
         self._lost.clear()
-        functions = {name: self._function_view(name) for name in self.functions}
-        self._seen_requests = int(self.world.cursor[0])
-        return Observation(self.now_s, functions, instances + lost, tuple(self.gpus.values()))
-
-    def _function_view(self, name: str) -> FunctionView:
-        w, f = self.world, self._index[name]
-        total = np.array([w.arrived[f], w.served[f], w.late[f], w.refused[f], w.lost[f]])
-        arrivals, completed, late, refused, lost = (total - self._seen[name]).tolist()
-        self._seen[name] = total
-        in_flight = sum(
-            int(w.carried_count[placed.slot]) for placed in self.instances.values() if placed.function == name
-        )
-        return FunctionView(
-            arrivals,
-            int(w.queue_length[f]),
-            in_flight,
-            completed,
-            late,
-            refused + lost,
-            self._latency_ms(name),
-        )
-
-    def _latency_ms(self, name: str) -> float | None:
-        """The quantile over the latest requests that are answered: what a gateway's histogram shows."""
-        w, f = self.world, self._index[name]
-        first, last = max(self._seen_requests - 256, 0), int(w.cursor[0])
-        recent = w.latency[first:last][w.function_of[first:last] == f]
-        recent = recent[np.isfinite(recent)]
-        if len(recent) == 0:
-            return None
-        return 1e3 * float(np.quantile(recent, self.functions[name].slo_quantile))
-
-    def _view(self, placed: Placed) -> InstanceView:
-        w, slot = self.world, placed.slot
-        batches = requests = 0
-        run_ms = device_ms = None
-        if placed.ended_s is None:
-            batches = int(w.batches[slot]) - placed.seen_batches
-            requests = int(w.requests[slot]) - placed.seen_requests
-            executing = float(w.executing[slot]) - placed.seen_executing_s
-            placed.seen_batches += batches
-            placed.seen_requests += requests
-            device = float(w.device_used[slot]) - placed.seen_device_s
-            placed.seen_executing_s += executing
-            placed.seen_device_s += device
-            if batches:
-                run_ms, device_ms = 1e3 * executing / batches, 1e3 * device / batches
-        phase, since = Phase.READY, placed.ready_s
-        if placed.lost_s is not None:
-            phase, since = Phase.LOST, placed.lost_s
-        elif placed.draining_s is not None:
-            phase, since = Phase.DRAINING, placed.draining_s
-        elif w.stage[slot] == STARTING:
-            phase, since = Phase.STARTING, placed.started_s
-        return InstanceView(
-            placed.id, placed.function, placed.gpu, placed.row, placed.config, phase, since,
-            batches, requests, run_ms, device_ms,
-        )  # fmt: skip
+        return Observation(self.now_s, functions, listed, tuple(self.gpus.values()))
 
     # --- what a controller does ---------------------------------------------------------------------------
 
@@ -198,11 +143,9 @@ class Cluster:
             return f"there is no function {action.function}"
         if action.id in self.instances:
             return "there is an instance of this name"
-        why = self._no_room(action.gpu, action.row, action.config)
+        why = self._no_room(function, action.gpu, action.row, action.config)
         if why is not None:
             return why
-        if action.config.batch > self.physics.most_batch:
-            return f"batch {action.config.batch} is above {self.physics.most_batch}"
         if not self._free_slots:
             return f"there are {SLOTS} instances"
         slot, now = self._free_slots.pop(), self.now_s
@@ -210,48 +153,70 @@ class Cluster:
             action.id, action.function, action.gpu, action.row, slot, action.config, now,
             now + function.cold_start_s, accounted_s=now,
         )  # fmt: skip
-        w = self.world
-        times = function.times(action.config.sm_pct)
-        sigma = self.physics.process_noise
-        factor = float(np.exp(self._process.normal(-(sigma**2) / 2, sigma))) if sigma > 0 else 1.0
-        columns = self.physics.most_batch + 1
-        w.device[slot] = factor * times.device_s[:columns]
-        w.pace[slot] = factor * times.pace_s[:columns]
-        w.host[slot] = times.host_s[:columns]
-        w.function[slot] = self._index[action.function]
-        w.row[slot] = self._gpu_number[action.gpu] * ROWS_PER_GPU + action.row
-        w.batch[slot] = action.config.batch
-        w.quota[slot] = action.config.quota_pct / 100
-        w.window[slot] = self.physics.window_s
-        events.start(w, slot, placed.ready_s)
+        self._set_up(placed, function)
+        events.start(self.world, slot, placed.ready_s)
         self.instances[action.id] = placed
         self.account.starts += 1
         return None
 
+    def _set_up(self, placed: Placed, function: ServedFunction) -> None:
+        """Write an instance into its slot, with the factor on its times that its process happens to have."""
+        w, slot, config = self.world, placed.slot, placed.config
+        times, columns = function.times(config.sm_pct), self.physics.most_batch + 1
+        sigma = self.physics.process_noise
+        placed.factor = float(np.exp(self._process.normal(-(sigma**2) / 2, sigma))) if sigma > 0 else 1.0
+        w.device[slot] = placed.factor * times.device_s[:columns]
+        w.pace[slot] = placed.factor * times.pace_s[:columns]
+        w.host[slot] = times.host_s[:columns]
+        w.function[slot] = self._index[placed.function]
+        w.row[slot] = self._gpu_number[placed.gpu] * ROWS_PER_GPU + placed.row
+        w.batch[slot] = config.batch
+        w.quota[slot] = config.quota_pct / 100
+        w.window[slot] = self.physics.window_s
+        if function.gated_pace is not None:
+            w.quota[slot] = 1.0
+            self._gate(placed, function)
+
+    def _gate(self, placed: Placed, function: ServedFunction) -> None:
+        """Under a quota that gates launches a batch takes as long as it says; device time is not limited."""
+        assert function.gated_pace is not None
+        config, columns = placed.config, self.physics.most_batch + 1
+        pace = function.gated_pace(config.sm_pct, config.quota_pct)
+        self.world.pace[placed.slot] = placed.factor * pace[:columns]
+
     def _resize(self, placed: Placed, action: Resize) -> str | None:
         config = ResourceConfig(placed.config.sm_pct, action.quota_pct, action.batch)
-        why = self._no_room(placed.gpu, placed.row, config, besides=placed.id)
+        function = self.functions[placed.function]
+        why = self._no_room(function, placed.gpu, placed.row, config, besides=placed.id)
         if why is not None:
             return why
-        if action.batch > self.physics.most_batch:
-            return f"batch {action.batch} is above {self.physics.most_batch}"
-        self._charge(placed)
+        self.account.charge(placed, self.now_s)
         placed.config = config
         self.account.resizes += 1
 
         def change() -> None:
-            if placed.ended_s is None:
-                self.world.batch[placed.slot] = config.batch
-                events.set_quota(self.world, placed.slot, config.quota_pct / 100)
+            if placed.ended_s is not None:
+                return
+            self.world.batch[placed.slot] = config.batch
+            if function.gated_pace is None:
+                device.set_quota(self.world, placed.slot, config.quota_pct / 100)
+            else:
+                self._gate(placed, function)
 
-        self._later(self.physics.change_delay_s, change)
+        self._orders += 1
+        heapq.heappush(self._due, (self.now_s + self.physics.change_delay_s, self._orders, change))
         return None
 
-    def _no_room(self, gpu: str, row: int, config: ResourceConfig, besides: str | None = None) -> str | None:
+    def _no_room(
+        self, function: ServedFunction, gpu: str, row: int, config: ResourceConfig, besides: str | None = None
+    ) -> str | None:
+        """Why a configuration cannot be had at a place; what drains keeps its own until it is gone."""
         if gpu not in self.gpus:
             return f"there is no GPU {gpu}"
         if not 0 <= row < ROWS_PER_GPU:
             return f"there is no row {row}"
+        if not 1 <= config.batch <= self.physics.most_batch:
+            return f"batch {config.batch} is not in 1 to {self.physics.most_batch}"
         there = [one for one in self.instances.values() if one.gpu == gpu and one.id != besides]
         rows = {one.row: one.config.sm_pct for one in there}
         if rows.get(row, config.sm_pct) != config.sm_pct:
@@ -260,11 +225,11 @@ class Cluster:
         if sum(rows.values()) > 100 + TOLERANCE:
             return f"the rows of {gpu} would have {sum(rows.values()):g} % of its SMs"
         quota = config.quota_pct + sum(one.config.quota_pct for one in there if one.row == row)
-        return f"the row would have {quota:g} % of its time" if quota > 100 + TOLERANCE else None
-
-    def _later(self, delay_s: float, change: Callable[[], None]) -> None:
-        self._orders += 1
-        heapq.heappush(self._due, (self.now_s + delay_s, self._orders, change))
+        if quota > 100 + TOLERANCE:
+            return f"the row would have {quota:g} % of its time"
+        memory = function.memory_mib + sum(self.functions[one.function].memory_mib for one in there)
+        most = self.gpus[gpu].memory_mib
+        return f"{gpu} has {most:g} MiB, not {memory:g}" if memory > most + TOLERANCE else None
 
     # --- what goes wrong ----------------------------------------------------------------------------------
 
@@ -275,6 +240,7 @@ class Cluster:
         events.stop(self.world, placed.slot)
         self._end(placed)
         self._lost.append(placed)
+        self.account.lost_instances += 1
 
     def lose_gpu(self, gpu: str) -> None:
         """Take a GPU away with all that is on it."""
@@ -284,33 +250,31 @@ class Cluster:
 
     # --- accounts -----------------------------------------------------------------------------------------
 
-    def settle(self) -> Account:
-        """The account up to now, to be asked for at the end: host time of what still runs is added once."""
+    def open_account(self) -> None:
+        """Count costs and changes from now on: what was before belongs to no trace."""
+        self.account = Account()
         for placed in self.instances.values():
-            self._charge(placed)
-            host = self.account.host_core_seconds
-            host[placed.function] = host.get(placed.function, 0.0) + float(self.world.host_used[placed.slot])
-        return self.account
+            placed.accounted_s = self.now_s
 
-    def _charge(self, placed: Placed) -> None:
-        end = self.now_s if placed.ended_s is None else placed.ended_s
-        spent = placed.config.gpu_share * (end - placed.accounted_s)
-        placed.gpu_seconds += spent
-        placed.accounted_s = end
-        self.account.gpu_seconds[placed.function] = self.account.gpu_seconds.get(placed.function, 0.0) + spent
+    def settle(self) -> Account:
+        """The account up to now, to be asked for once: host time of what still runs is added to it."""
+        for placed in self.instances.values():
+            self.account.charge(placed, self.now_s)
+            self.account.charge_host(placed, float(self.world.host_used[placed.slot]))
+        return self.account
 
     def _end(self, placed: Placed) -> None:
         placed.ended_s = float(self.world.stopped_at[placed.slot])
-        self._charge(placed)
-        host = self.account.host_core_seconds
-        host[placed.function] = host.get(placed.function, 0.0) + float(self.world.host_used[placed.slot])
+        self.account.charge(placed, placed.ended_s)
+        self.account.charge_host(placed, float(self.world.host_used[placed.slot]))
         del self.instances[placed.id]
-        self.ended.append(placed)
         self._free_slots.append(placed.slot)
 
 
-def _merged(arrivals: Sequence[FloatArray]) -> tuple[FloatArray, np.ndarray]:
+def _merged(arrivals: Sequence[FloatArray]) -> tuple[FloatArray, IntArray]:
     """All arrivals in order, and the number of the function of each."""
+    if len(arrivals) == 1:
+        return np.asarray(arrivals[0], dtype=np.float64), np.zeros(len(arrivals[0]), dtype=np.int64)
     times = np.concatenate([np.asarray(one, dtype=np.float64) for one in arrivals] or [np.empty(0)])
     owner = np.repeat(np.arange(len(arrivals)), [len(one) for one in arrivals])
     order = np.argsort(times, kind="stable")

@@ -10,11 +10,9 @@ its result is held until the debt of the instance's token bucket is repaid (`rap
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
+from scaler.replay.device import compiled, enter_device, hold, leave_device, refill
 from scaler.replay.world import (
     ABSENT,
     HOLDING,
@@ -29,19 +27,6 @@ from scaler.replay.world import (
 
 MOST_TRIES = 3
 """A request whose instance died is begun again at most so often."""
-
-compiled: Callable[[Any], Any]
-try:
-    from numba import njit
-except ModuleNotFoundError:  # the extra `fast`
-    COMPILED = False
-
-    def compiled(function: Any) -> Any:
-        """Leave it to the interpreter."""
-        return function
-else:
-    COMPILED = True
-    compiled = njit(cache=True, nogil=True)
 
 
 @compiled
@@ -112,15 +97,6 @@ def dispatch(w: World, f: int) -> None:
 
 
 @compiled
-def refill(w: World, i: int) -> None:
-    """Bring the token bucket of instance `i` up to now; it holds at most one window's worth."""
-    now = w.now[0]
-    most = w.quota[i] * w.window[i]
-    w.tokens[i] = min(w.tokens[i] + w.quota[i] * (now - w.tokens_at[i]), most)
-    w.tokens_at[i] = now
-
-
-@compiled
 def _begin(w: World, f: int, i: int) -> None:
     now = w.now[0]
     n = min(w.batch[i], w.queue_length[f])
@@ -144,54 +120,13 @@ def _begin(w: World, f: int, i: int) -> None:
     w.work_left[i] = w.work[i]
     w.host_used[i] += w.host[i, n]
     w.stage[i] = RUNNING
-    _share(w, r)
-    if w.on_device_count[r] == 0:
-        w.busy_rows[g] += 1
-    w.on_device[r, w.on_device_count[r]] = i
-    w.on_device_count[r] += 1
-    _foresee(w, r)
-
-
-@compiled
-def _share(w: World, r: int) -> None:
-    """Let the batches on the device of row `r` progress up to now, each at an equal share."""
-    now, count = w.now[0], w.on_device_count[r]
-    if count > 0:
-        passed = now - w.row_seen_at[r]
-        w.row_busy[r] += passed
-        for k in range(count):
-            w.work_left[w.on_device[r, k]] -= passed / count
-    w.row_seen_at[r] = now
-
-
-@compiled
-def _foresee(w: World, r: int) -> None:
-    """When each batch on the device of row `r` will be done, if none comes or goes."""
-    now, count = w.now[0], w.on_device_count[r]
-    for k in range(count):
-        i = w.on_device[r, k]
-        w.event_at[i] = now + max(w.work_left[i], 0.0) * count
-
-
-@compiled
-def _leave_device(w: World, i: int) -> None:
-    r = w.row[i]
-    _share(w, r)
-    last = w.on_device_count[r] - 1
-    for k in range(last + 1):
-        if w.on_device[r, k] == i:
-            w.on_device[r, k] = w.on_device[r, last]
-            break
-    w.on_device_count[r] = last
-    if last == 0:
-        w.busy_rows[w.row_gpu[r]] -= 1
-    _foresee(w, r)
+    enter_device(w, i)
 
 
 @compiled
 def _instance_event(w: World, i: int) -> None:
     if w.stage[i] == RUNNING:
-        _leave_device(w, i)
+        leave_device(w, i)
         # The cap comes after the charge: a run longer than the window earned while it ran.
         now, quota = w.now[0], w.quota[i]
         w.tokens[i] += quota * (now - w.tokens_at[i]) - w.work[i]
@@ -216,32 +151,13 @@ def _instance_event(w: World, i: int) -> None:
 
 
 @compiled
-def hold(w: World, i: int) -> None:
-    """When instance `i`, whose device work is done, may let its result go; again after a change of quota."""
-    now = w.now[0]
-    repaid = now
-    if w.tokens[i] < 0:
-        repaid = w.tokens_at[i] - w.tokens[i] / w.quota[i]
-    w.event_at[i] = max(now, repaid, w.pace_until[i])
-
-
-@compiled
-def set_quota(w: World, i: int, quota: float) -> None:
-    """Change the quota of instance `i`, a share: what it owes is repaid at the new rate from now on."""
-    refill(w, i)
-    w.quota[i] = quota
-    w.tokens[i] = min(w.tokens[i], quota * w.window[i])
-    if w.stage[i] == HOLDING:
-        hold(w, i)
-
-
-@compiled
 def _release(w: World, i: int) -> None:
     now, f, n = w.now[0], w.function[i], w.carried_count[i]
     for k in range(n):
         request = w.carried[i, k]
         w.latency[request] = now - w.arrival[request]
         w.outcome[request] = SERVED
+        w.recent[f, w.served[f] % w.recent.shape[1]] = w.latency[request]
         w.served[f] += 1
         if w.latency[request] > w.objective[f]:
             w.late[f] += 1
@@ -254,7 +170,7 @@ def stop(w: World, i: int) -> None:
     `MOST_TRIES`."""
     f = w.function[i]
     if w.stage[i] == RUNNING:
-        _leave_device(w, i)
+        leave_device(w, i)
     ring = w.queue.shape[1]
     for k in range(w.carried_count[i] - 1, -1, -1):
         request = w.carried[i, k]

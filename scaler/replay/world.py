@@ -21,6 +21,9 @@ ABSENT, STARTING, IDLE, RUNNING, HOLDING = range(5)
 WAITING, SERVED, REFUSED, LOST = range(4)
 """Outcomes of a request; LOST: the instance died and no try was left. WAITING at the end is unfinished."""
 
+MOST_RECENT = 512
+"""Answers of a function whose latency is kept for observations."""
+
 MOST_IN_ROW = 100
 """Instances that one row can have: quotas are at least 1 %."""
 
@@ -52,6 +55,8 @@ class World(NamedTuple):
     late: IntArray
     refused: IntArray
     lost: IntArray
+    # Latencies answered last, (F, L): that of the k-th answer is at column k % L.
+    recent: FloatArray
     members: IntArray
     member_count: IntArray
 
@@ -153,6 +158,7 @@ def empty_world(
         late=counts(functions),
         refused=counts(functions),
         lost=counts(functions),
+        recent=zeros(functions, MOST_RECENT),
         members=counts(functions, instances),
         member_count=counts(functions),
         stage=np.zeros(instances, dtype=np.uint8),

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaler.replay import events
+from scaler.replay.device import COMPILED
 from scaler.replay.world import LOST, REFUSED, SERVED, WAITING, World, empty_world
 
 SERVICE_S = 0.02
-REQUESTS = 400_000 if events.COMPILED else 20_000
+REQUESTS = 400_000 if COMPILED else 20_000
 
 
 def world(arrival: np.ndarray, servers: int, *, noise: np.ndarray | None = None, **changes: object) -> World:
