@@ -14,7 +14,11 @@ from scaler.core.observation import Observation
 
 
 class Backend(Protocol):
-    """Runs instances of functions on GPUs (or on cores, in place of GPUs)."""
+    """Runs instances of functions on GPUs (or on cores, in place of GPUs).
+
+    A backend remembers nothing that a new one could not find out: the controller may be killed at any time,
+    and the next one opens the backend anew and goes on from what it observes.
+    """
 
     @property
     def name(self) -> str:
@@ -22,6 +26,11 @@ class Backend(Protocol):
 
     def observe(self) -> Observation:
         """What there is now; counts are those since the call before.
+
+        A backend that was opened just now counts from then on, or says `arrivals` None in its first
+        observation. Where counts could not be had and the call answered all the same, `arrivals` is None
+        until there are two to subtract: what came in between belongs to no tick. After a call that raised,
+        they are those since the last one that did not.
 
         Times are seconds on a clock that never goes back, also not over a restart of the controller. What
         could not be seen is None or absent, never a guess.
@@ -31,9 +40,12 @@ class Backend(Protocol):
         """
 
     def apply(self, decision: Decision) -> list[tuple[str, str]]:
-        """Make the changes of a decision in their order.
+        """Make the changes of a decision in their order; one that cannot be made does not stop the others.
 
-        A change that was made already is no error: a controller that was restarted may decide it again.
+        It returns once the changes are ordered: an instance that is started is observed as starting until it
+        serves, one that is drained as draining until it is gone. A change that was made already is no
+        error, as a controller that was restarted may decide it again: to start what is there, to drain what
+        goes or is gone. The first to use an empty row of a GPU gives it its SM partition.
 
         Returns:
             Those that could not be made: (id of the instance, why).
@@ -43,4 +55,4 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections; instances serve on."""
+        """Let go of connections; instances serve on. A second call does nothing."""

@@ -12,7 +12,8 @@ pytest collects the subclass. Needs the extra `dev` (pytest, hypothesis).
 
 from __future__ import annotations
 
+from scaler.testing.backend import BackendContract
 from scaler.testing.forecaster import ForecasterContract
 from scaler.testing.policy import PolicyContract
 
-__all__ = ["ForecasterContract", "PolicyContract"]
+__all__ = ["BackendContract", "ForecasterContract", "PolicyContract"]
