@@ -18,6 +18,7 @@ from rapp.cli import (
     evaluate,
     forecast,
     graph,
+    load,
     predict,
     profile,
     profiles,
@@ -71,6 +72,7 @@ app.command("tune")(train.tune)
 app.command("export")(train.export)
 app.command("ui")(train.ui)
 app.add_typer(forecast.app, name="forecast")
+app.command("load")(load.load)
 app.command("doctor")(doctor.doctor)
 
 
