@@ -6,6 +6,9 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests that start no server and measure no time: on all cores. The others run one after another.
+APART := $(addprefix tests/,$(addprefix rapp/,graph inference model profiles report training) \
+	$(addprefix scaler/,core forecast policies replay sources))
 EXTRAS := cpu,train,plot,fast,forecast,ray,serve,kubernetes,dev
 
 .PHONY: help test lint format demo native constraints clean
@@ -15,7 +18,8 @@ help: ## Show these targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 test: lint ## Lint, type-check, and run the tests (RAPP_V100_DIR names the public V100 profiles).
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(APART)
+	$(BIN)/python -m pytest $(addprefix --ignore ,$(APART))
 
 lint: $(STAMP) ## Style, format, types (strict) and import rules.
 	$(BIN)/ruff check .
