@@ -10,8 +10,8 @@ does, at a quantile of the latency. That is the objective's, or the share of req
 answered late: so both are compared at the same violations. No forecast is used, and nothing that is observed
 but which instances are there and how many requests wait.
 
-It is no bound: instances of a function are alike at a time, functions are placed one after another as there
-is room, and the GPUs' room is not part of the programme.
+It is no bound: instances of a function are alike at a time, and functions are placed one after another as
+there is room. Its execution times are those that it is given, which should be the true ones.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from scaler.core.observation import Phase
 from scaler.packing import TOLERANCE, Need, PackingError, Pool
 from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, why_below
-from scaler.policies.oracle_fleets import Fleet, Schedule, schedule
-from scaler.policies.static import demand_of, function_table, peak_rps
+from scaler.policies.oracle_fleets import Fleet, Limits, Schedule, oracle_table, schedule
+from scaler.policies.static import demand_of, peak_rps
 
 TICK_S = 1.0
 """Time between ticks, s."""
@@ -88,7 +88,10 @@ class Oracle:
         """
         there = {member.id for case in cases for member in case.members}
         reserved = {id_: pct for id_, pct in memory["reserved"].items() if pool.where(id_) is not None}
-        steps = [_Step(self, case, now_s, pool, reserved) for case in cases]
+        gpus = self._gpus(cases, len(pool.gpus))
+        steps = [
+            _Step(self, case, now_s, pool, reserved, share) for case, share in zip(cases, gpus, strict=True)
+        ]
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         drains = [action for step in steps for action in step.drains()]
         lower = [action for step in steps for action in step.resizes(up=False)]
@@ -97,6 +100,17 @@ class Oracle:
         gone = {action.id for action in drains}
         kept = {id_: pct for id_, pct in reserved.items() if id_ not in gone or id_ not in there}
         return {"reserved": kept}, [*drains, *lower, *more], capacity
+
+    def _gpus(self, cases: Sequence[Case], there: int) -> list[float]:
+        """The GPUs' worth that each function may use: in proportion to the SMs that its peak needs."""
+        needs = []
+        for case in cases:
+            load = demand_of(self.demand, self.name, case.spec.name)
+            plan = oracle_table(case, self.quantile(case)).cheapest(peak_rps(load), scarcity=1.0)
+            # A whole GPU where nothing meets the objective.
+            needs.append(1.0 if plan is None else plan.number / (100.0 // plan.config.sm_pct))
+        # To a step of 10 %, so that corrections of execution times keep their schedule.
+        return [math.floor(10 * there * need / sum(needs)) / 10 for need in needs]
 
     def quantile(self, case: Case) -> float:
         """Of the latency, that is planned for."""
@@ -109,14 +123,21 @@ class _Step:
     """One function at one tick."""
 
     def __init__(
-        self, oracle: Oracle, case: Case, now_s: float, pool: Pool, reserved: dict[str, float]
+        self,
+        oracle: Oracle,
+        case: Case,
+        now_s: float,
+        pool: Pool,
+        reserved: dict[str, float],
+        gpus: float,
     ) -> None:
         self.case, self.now_s, self.pool, self.reserved = case, now_s, pool, reserved
         spec = case.spec
         self.load = demand_of(oracle.demand, oracle.name, spec.name)
-        self.table: PlanTable = function_table(case, oracle.quantile(case))
+        self.table: PlanTable = oracle_table(case, oracle.quantile(case))
         self.ahead_s = now_s + spec.cold_start_s + 2 * TICK_S
-        plan = _schedule(self.table, self.load, spec.min_instances, spec.cold_start_s)
+        limits = Limits(spec.min_instances, gpus, spec.cold_start_s)
+        plan = _schedule(self.table, self.load, limits)
         self.least = fewest(case)
         wanted = self.least > 0 or peak_rps(self.load, now_s, self.ahead_s) > 0
         self.target = _target(plan, case.members, self.ahead_s) if wanted else None
@@ -145,20 +166,21 @@ class _Step:
     def resizes(self, *, up: bool) -> list[Action]:
         """Quotas, larger or smaller ones, and batches for the rate until the next tick."""
         found: list[Action] = []
-        for member in list(self.live.values()):
-            wanted = self._wanted(member)
-            room_pct = member.config.quota_pct + self.pool.room_to_grow(member.id)
-            quota_pct = min(wanted.quota_pct, max(room_pct, member.config.quota_pct))
-            after = ResourceConfig(member.config.sm_pct, quota_pct, wanted.batch)
-            grows = quota_pct > member.config.quota_pct + TOLERANCE
-            if after == member.config or grows != up:
+        wanted = self._wanted()
+        for member in self.live.values():
+            config, before = wanted[member.config.sm_pct, member.phase == Phase.READY], member.config
+            room_pct = before.quota_pct + self.pool.room_to_grow(member.id)
+            quota_pct = min(config.quota_pct, room_pct)
+            grows = quota_pct > before.quota_pct + TOLERANCE
+            after = ResourceConfig(before.sm_pct, quota_pct, config.batch)
+            if after == before or grows != up:
                 continue
             try:
                 self.pool.resize(member.id, self._need(after))
             except PackingError:
                 continue
             reason = Reason.DEMAND_UP if grows else Reason.DEMAND_DOWN
-            found.append(Resize(member.id, self.case.spec.name, quota_pct, wanted.batch, reason))
+            found.append(Resize(member.id, self.case.spec.name, quota_pct, config.batch, reason))
         return found
 
     def starts(self) -> list[Action]:
@@ -200,13 +222,19 @@ class _Step:
             del self.live[member.id]
         return [Drain(member.id, self.case.spec.name, reason) for member in members]
 
-    def _wanted(self, member: Member) -> ResourceConfig:
-        alike = [one for one in self.live.values() if one.config.sm_pct == member.config.sm_pct]
-        ready = [one for one in alike if one.phase == Phase.READY]
-        starting = member.phase != Phase.READY
-        from_s = self.ahead_s - 2 * TICK_S if starting else self.now_s
-        number = len(alike) if starting else len(ready)
-        return self._plan(number, member.config.sm_pct, from_s, from_s + TICK_S + MARGIN_S)
+    def _wanted(self) -> dict[tuple[float, bool], ResourceConfig]:
+        """By SM partition and whether it is ready: the configuration that serves what comes until then."""
+        alike: dict[tuple[float, bool], int] = {}
+        for member in self.live.values():
+            for ready in {False, member.phase == Phase.READY}:
+                key = member.config.sm_pct, ready
+                alike[key] = alike.get(key, 0) + 1
+        # One that starts is for the time when it is ready.
+        begins_s = {True: self.now_s, False: self.ahead_s - 2 * TICK_S}
+        return {
+            (sm_pct, ready): self._plan(number, sm_pct, begins_s[ready], begins_s[ready] + TICK_S + MARGIN_S)
+            for (sm_pct, ready), number in alike.items()
+        }
 
     def _plan(self, number: int, sm_pct: float, from_s: float, to_s: float) -> ResourceConfig:
         """Configuration at which like instances serve what comes in a time, and what waits beyond a batch."""
@@ -235,31 +263,27 @@ def _target(plan: Schedule, members: Sequence[Member], ready_s: float) -> Fleet:
 
 
 @lru_cache(maxsize=256)
-def _schedule(table: PlanTable, load: RateSteps, least: int, cold_start_s: float) -> Schedule:
+def _schedule(table: PlanTable, load: RateSteps, limits: Limits) -> Schedule:
     """Tables and demands are kept by their makers, so that they are known again by identity."""
-    from scaler.capacity.plans import MOST_INSTANCES
-
-    return schedule(table, load, least, MOST_INSTANCES, cold_start_s)
+    return schedule(table, load, limits)
 
 
 def _place(pool: Pool, takes: Need, keep_pct: float, reserved: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Where an instance fits with the quota that it may grow to; else where it fits as it is."""
-    for pct in (keep_pct, takes.quota_pct):
-        best: tuple[tuple[float, ...], str, int] | None = None
-        for gpu in pool.gpus.values():
-            if takes.memory_mib > gpu.free_memory_mib + TOLERANCE:
-                continue
-            if takes.host_cores > gpu.free_host_cores + TOLERANCE:
-                continue
-            for index, row in gpu.rows.items():
-                kept = sum(max(reserved.get(id_, 0.0), one.quota_pct) for id_, one in row.needs.items())
-                spare = 100.0 - kept - pct
-                room = row.free_quota_pct >= takes.quota_pct - TOLERANCE
-                if abs(row.sm_pct - takes.sm_pct) <= TOLERANCE and spare >= -TOLERANCE and room:
-                    best = min(filter(None, (best, ((0.0, spare), gpu.id, index))))
-            if gpu.free_sm_pct >= takes.sm_pct - TOLERANCE:
-                one = (1.0, gpu.free_sm_pct - takes.sm_pct), gpu.id, gpu.free_row()
-                best = min(filter(None, (best, one)))
-        if best is not None:
-            return best[1], best[2]
-    return pool.find(takes)
+    """Where an instance fits: a row of its own; else one where it may grow; else any.
+
+    Of GPUs that have SMs for a new row the one with the fewest to spare.
+    """
+    best: tuple[tuple[float, float], str, int] | None = None
+    for gpu in pool.gpus.values():
+        if takes.memory_mib > gpu.free_memory_mib + TOLERANCE:
+            continue
+        if takes.host_cores > gpu.free_host_cores + TOLERANCE:
+            continue
+        spare = gpu.free_sm_pct - takes.sm_pct
+        if spare >= -TOLERANCE:
+            best = min(filter(None, (best, ((0.0, spare), gpu.id, gpu.free_row()))))
+        for index, row in gpu.rows.items():
+            kept = sum(max(reserved.get(id_, 0.0), one.quota_pct) for id_, one in row.needs.items())
+            if abs(row.sm_pct - takes.sm_pct) <= TOLERANCE and kept + keep_pct <= 100.0 + TOLERANCE:
+                best = min(filter(None, (best, ((1.0, 100.0 - kept), gpu.id, index))))
+    return pool.find(takes) if best is None else (best[1], best[2])

@@ -6,21 +6,26 @@ are paid for beside the old. With the cost c of a fleet F in a step and the swit
 
     V(t, F) = c(t, F) + min over F' of  s(t + 1, F, F') + V(t + 1, F')
 
-is the least cost from t to the end of the demand (Bellman 1957), backwards from the end. GPUs are taken to
-have room for each function, as they are shared by placement later.
+is the least cost from t to the end of the demand (Bellman 1957), backwards from the end. A function has a
+share of the GPUs for itself, in which each instance has a row of its own: instances that take turns in one
+row slow each other, which the rates within the objective do not count with.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rapp.types import FloatArray
 from scaler.arrivals import RateSteps
 from scaler.capacity.plans import PlanTable
+from scaler.core.corrected import CorrectedTimes, corrected
+from scaler.policies.base import Case
+from scaler.policies.static import function_table
 
 MOST_STEPS = 20_000
 """Steps of the dynamic programme; longer demands have steps of more than a second."""
@@ -28,11 +33,21 @@ MOST_STEPS = 20_000
 CANDIDATE_STEP = 1.25
 """Rates for which the cheapest instances are candidates differ by this factor."""
 
+SCARCITIES = (0.0, 1.0)
+"""Prices of SMs without quota that candidates are made with (`PlanTable.cheapest`)."""
+
 SHORT_PRICE = 1e3
 """GPU-seconds a second for a rate of which nothing is served: no cost is worth a shortage that can be met."""
 
 START_PRICE = 0.02
 """GPU-seconds of any start beside its cold start, so that nothing changes for a gain of no account."""
+
+
+BESIDE = 1.10
+"""Factor on execution times beside other instances of a GPU: V100 pairs have a median of 1.09."""
+
+COARSE = 1.05
+"""Step of the corrections of execution times that is planned with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +87,39 @@ class Schedule:
         return int(np.clip((at_s - self.start_s) / self.step_s, 0, len(self.cost) - 1))
 
 
-def schedule(table: PlanTable, load: RateSteps, least: int, most: int, cold_start_s: float) -> Schedule:
-    """The schedule of a function.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the fleets of a function.
 
     Args:
-        table: its plans. load: its demand. least, most: instances that it has to have, and may have.
+        least: instances that it has to have. gpus: how many whole GPUs are its share; need not be whole.
         cold_start_s: from the order to start an instance until it serves, s.
     """
+
+    least: int
+    gpus: float
+    cold_start_s: float
+
+    def most(self, sm_pct: float) -> int:
+        """Instances of an SM partition that have a row each."""
+        return max(int(self.gpus * (100.0 // sm_pct) + 1e-6), self.least, 1)
+
+
+def schedule(table: PlanTable, load: RateSteps, limits: Limits) -> Schedule:
+    """The schedule of a function: `table` its plans, `load` its demand."""
     step_s = max(1.0, (load.end_s - load.start_s) / MOST_STEPS)
     edges_s = np.arange(load.start_s, load.end_s + step_s, step_s)
     rates = peaks(load, edges_s)
-    fleets = candidates(table, rates, least, most)
+    fleets = candidates(table, rates, limits)
     cost = np.stack([fleet_cost(table, fleet, rates) for fleet in fleets], axis=1)
-    paid_s = _switch(fleets, fleets) * cold_start_s
+    paid_s = _switch(fleets, fleets) * limits.cold_start_s
     other = START_PRICE * (1.0 - np.eye(len(fleets)))
     value = np.zeros((len(rates) + 1, len(fleets)))
     for t in range(len(rates) - 1, -1, -1):
         after = min(t + 1, len(rates) - 1)
         onward = (paid_s * cost[after] + other + value[t + 1]).min(axis=1)
         value[t] = cost[t] * step_s + onward
-    return Schedule(fleets, step_s, load.start_s, cost, value, cold_start_s)
+    return Schedule(fleets, step_s, load.start_s, cost, value, limits.cold_start_s)
 
 
 def peaks(load: RateSteps, edges_s: FloatArray) -> FloatArray:
@@ -103,20 +131,21 @@ def peaks(load: RateSteps, edges_s: FloatArray) -> FloatArray:
     return np.asarray(np.maximum.reduceat(padded, bounds)[::2])
 
 
-def candidates(table: PlanTable, rates: FloatArray, least: int, most: int) -> tuple[Fleet, ...]:
-    """The cheapest instances for rates between the least and the largest, and one with which to idle."""
+def candidates(table: PlanTable, rates: FloatArray, limits: Limits) -> tuple[Fleet, ...]:
+    """The cheapest instances for rates between the least and the largest, and those that need fewest SMs."""
     positive = rates[rates > 0]
     found: dict[Fleet, None] = {}
     if len(positive):
         low, high = float(positive.min()), float(positive.max())
         count = math.ceil(math.log(high / low) / math.log(CANDIDATE_STEP)) + 1
-        for rate in np.geomspace(low, high, count):
-            plan = table.cheapest(float(rate))
+        for rate, scarcity in itertools.product(np.geomspace(low, high, count), SCARCITIES):
+            plan = table.cheapest(float(rate), scarcity)
             if plan is not None:
-                found[Fleet(min(max(plan.number, least, 1), most), plan.config.sm_pct)] = None
+                number = max(plan.number, limits.least, 1)
+                found[Fleet(min(number, limits.most(plan.config.sm_pct)), plan.config.sm_pct)] = None
     if not found:
         # Nothing comes, or nothing meets the objective: the smallest, or the fastest.
-        found[Fleet(max(least, 1), float(table.sm_pct[-1 if len(positive) else 0]))] = None
+        found[Fleet(max(limits.least, 1), float(table.sm_pct[-1 if len(positive) else 0]))] = None
     return tuple(found)
 
 
@@ -129,6 +158,27 @@ def fleet_cost(table: PlanTable, fleet: Fleet, rates: FloatArray) -> FloatArray:
     short = np.maximum(rates - served[-1], 0.0) / np.maximum(rates, 1e-9)
     share = fleet.number * fleet.sm_pct * np.minimum(quota_pct, 100.0) / 1e4
     return np.asarray(share + SHORT_PRICE * short)
+
+
+def oracle_table(case: Case, quantile: float) -> PlanTable:
+    """The plans of a function by execution times beside others on the GPU.
+
+    Observed times count where they are longer still, rounded up to powers of `COARSE`, so that nothing
+    changes with every small correction.
+    """
+    times = case.times
+    plain, device, pace = times, BESIDE, BESIDE
+    if isinstance(times, CorrectedTimes):
+        plain = times.plain
+        observed = float(np.exp(np.mean(np.log(times.device_ms / plain.device_ms))))
+        pace = max(_rounded_up(observed), BESIDE)
+        device = max(_rounded_up(observed * times.device_over_pace), BESIDE)
+    rounded = corrected(plain, device_factor=device, pace_factor=pace, spread=0.0)
+    return function_table(replace(case, times=rounded), quantile)
+
+
+def _rounded_up(factor: float) -> float:
+    return float(COARSE ** math.ceil(math.log(factor) / math.log(COARSE) - 1e-6))
 
 
 def _switch(after: Sequence[Fleet], before: Sequence[Fleet | None]) -> FloatArray:

@@ -4,6 +4,9 @@ The peak of each function's demand is known beforehand. Its instances are the ch
 within the objective, at the objective's quantile (`scaler.capacity.plans`); among plans that do not fit on
 the GPUs as they are, the cheapest that does. They are placed at the first tick at which the function is seen
 and kept; one that is lost is replaced. Where the whole peak fits nowhere, as many as there is room for.
+
+Only where observed execution times show that a prediction was too good, and what was chosen would not serve
+the peak by `SHORT`, it is chosen anew, as an operator would. It never becomes less.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from rapp.errors import ConfigError
 from rapp.types import ResourceConfig
@@ -26,6 +31,9 @@ from scaler.policies.changes import Changes, need, throughput_rps
 
 SCARCITIES = (0.0, 0.25, 0.5, 1.0)
 """Prices of SMs without quota that plans are made with, until one fits (`PlanTable.cheapest`)."""
+
+SHORT = 0.05
+"""Part of the peak that may be missing by observed times before instances are chosen anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +70,9 @@ class Static:
         capacity: dict[str, float] = {}
         for case in cases:
             name = case.spec.name
-            if name not in chosen:
-                plan = provision(case, peak_rps(demand_of(self.demand, "static", name)), pool)
+            peak = peak_rps(demand_of(self.demand, self.name, name))
+            if name not in chosen or _is_short(case, chosen[name], peak):
+                plan = provision(case, peak, pool)
                 chosen[name] = [plan.number, plan.config.sm_pct, plan.config.quota_pct, plan.config.batch]
             number, sm_pct, quota_pct, batch = chosen[name]
             config = ResourceConfig(float(sm_pct), float(quota_pct), int(batch))
@@ -89,8 +98,9 @@ def demand_of(demand: Mapping[str, RateSteps], policy: str, function: str) -> Ra
 
 def peak_rps(load: RateSteps, from_s: float = -math.inf, to_s: float = math.inf) -> float:
     """The largest rate in [from_s, to_s), rps; 0 where there is none."""
-    inside = (load.edges_s[1:] > from_s) & (load.edges_s[:-1] < to_s)
-    return float(load.rps[inside].max(initial=0.0))
+    first = int(np.searchsorted(load.edges_s, from_s, side="right")) - 1
+    last = int(np.searchsorted(load.edges_s, to_s, side="left"))
+    return float(load.rps[max(first, 0) : max(last, 0)].max(initial=0.0))
 
 
 def function_table(case: Case, quantile: float | None = None) -> PlanTable:
@@ -126,6 +136,16 @@ def provision(case: Case, demand_rps: float, pool: Pool) -> Plan:
         return Plan(max(math.ceil(demand_rps / one_rps), least, 1), config, 0.0)
     _log.warning("%s: a peak of %.0f rps does not fit on the GPUs", case.spec.name, demand_rps)
     return best[1]
+
+
+def _is_short(case: Case, chosen: Sequence[float], peak: float) -> bool:
+    """Whether what was chosen does not serve the peak by what is known now, and something else might."""
+    number, sm_pct, quota_pct, batch = chosen
+    table, config = function_table(case), ResourceConfig(float(sm_pct), float(quota_pct), int(batch))
+    if table.rate_rps(int(number), config) >= (1 - SHORT) * peak:
+        return False
+    settled = sum(one.config == config and one.phase == Phase.READY for one in case.members) >= number
+    return settled and table.cheapest(peak) is not None
 
 
 def _room(case: Case, plan: Plan, pool: Pool) -> int:

@@ -15,10 +15,20 @@ from scaler.capacity.plans import PlanTable
 from scaler.core.decision import Resize, Start
 from scaler.policies.base import Policy
 from scaler.policies.oracle import Oracle
-from scaler.policies.oracle_fleets import Fleet, _switch, candidates, fleet_cost, peaks, schedule
-from scaler.policies.static import function_table
+from scaler.policies.oracle_fleets import (
+    Fleet,
+    Limits,
+    _switch,
+    candidates,
+    fleet_cost,
+    oracle_table,
+    peaks,
+    schedule,
+)
 from scaler.testing import PolicyContract
 from scaler.testing.policy_loop import Demand, Loop, function
+
+LIMITS = Limits(least=1, gpus=8.0, cold_start_s=2.0)
 
 
 def load(*rps: float, step_s: float = 10.0) -> RateSteps:
@@ -48,7 +58,7 @@ class TestContractWithoutDemand(PolicyContract):
 
 def table() -> PlanTable:
     loop = Loop(Oracle({}), [function()])
-    return function_table(loop.cases({"f": Demand(0.0)})[0][0])
+    return oracle_table(loop.cases({"f": Demand(0.0)})[0][0], 0.99)
 
 
 def test_instances_are_ready_before_a_burst_and_quota_is_there_when_it_comes() -> None:
@@ -110,7 +120,7 @@ def test_smaller_quotas_come_before_larger_ones() -> None:
 @settings(deadline=None, max_examples=15)
 def test_no_sequence_of_its_fleets_costs_less_than_the_programme_says(rates: list[float]) -> None:
     plans, demand = table(), load(*rates, step_s=1.0)
-    made = schedule(plans, demand, 1, 64, 2.0)
+    made = schedule(plans, demand, LIMITS)
     paid = _switch(made.fleets, made.fleets) * 2.0
     best = min(
         sum(made.cost[t, f] for t, f in enumerate(path))
@@ -125,7 +135,7 @@ def test_no_sequence_of_its_fleets_costs_less_than_the_programme_says(rates: lis
 
 def test_a_fleet_costs_what_its_least_quota_says() -> None:
     plans = table()
-    for fleet in candidates(plans, np.array([5.0, 80.0, 300.0]), 1, 64):
+    for fleet in candidates(plans, np.array([5.0, 80.0, 300.0]), LIMITS):
         for rate in (5.0, 80.0):
             plan = plans.resized(fleet.number, fleet.sm_pct, rate)
             if plan.capacity_rps >= rate:

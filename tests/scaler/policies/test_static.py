@@ -8,6 +8,7 @@ import pytest
 from rapp.errors import ConfigError
 from rapp.types import ResourceConfig
 from scaler.arrivals import RateSteps
+from scaler.core.corrected import corrected
 from scaler.core.decision import Drain, Start
 from scaler.policies.base import Policy
 from scaler.policies.static import Static, peak_rps, provision
@@ -76,6 +77,20 @@ def test_instances_of_another_size_serve_until_its_own_are_ready() -> None:
     assert "old" not in loop.fleet.instances
     drains = [action for tick in loop.history for action in tick if isinstance(action, Drain)]
     assert [one.id for one in drains] == ["old"]
+
+
+def test_where_execution_takes_longer_than_predicted_it_provisions_anew_and_never_less() -> None:
+    loop = Loop(Static({"f": load(100)}), [function()], gpus=8)
+    loop.tick({"f": Demand(0.0)}, 5)
+    plain = loop.times["f"].plain
+    before = [one.config.gpu_share for one in loop.fleet.instances.values()]
+    loop.times["f"] = corrected(plain, device_factor=1.5, pace_factor=1.5, spread=1.0)
+    loop.tick({"f": Demand(0.0)}, 5)
+    after = [one.config.gpu_share for one in loop.fleet.instances.values()]
+    assert sum(after) > 1.2 * sum(before)
+    loop.times["f"] = corrected(plain, device_factor=0.8, pace_factor=0.8, spread=1.0)
+    loop.tick({"f": Demand(0.0)}, 5)
+    assert [one.config.gpu_share for one in loop.fleet.instances.values()] == after
 
 
 def test_a_function_whose_demand_is_not_known_is_refused_by_name() -> None:
