@@ -23,6 +23,7 @@ from rapp.cli import (
     profile,
     profiles,
     recommend,
+    replay,
     train,
 )
 from rapp.errors import RappError
@@ -72,6 +73,7 @@ app.command("tune")(train.tune)
 app.command("export")(train.export)
 app.command("ui")(train.ui)
 app.add_typer(forecast.app, name="forecast")
+app.command("replay")(replay.replay)
 app.command("load")(load.load)
 app.command("doctor")(doctor.doctor)
 

@@ -11,7 +11,8 @@ from rapp.types import FloatArray
 from scaler.replay.chaos import Disturbance
 
 BEFORE_S = 60.0
-"""Time before a disturbance over which violations are taken as usual."""
+"""Time before a disturbance in which violations are taken as usual: the median over its windows, so that an
+earlier disturbance in it does not count as usual."""
 
 WINDOW_S = 10.0
 """Recovered: over so long, violations are back to the usual share or to what the objective allows."""
@@ -23,8 +24,8 @@ class Recovery:
 
     Args:
         disturbance: what happened, and when.
-        before, worst: share of violations over the `BEFORE_S` before it, and the largest over a `WINDOW_S`
-            after it until recovered; of arrivals.
+        before, worst: share of violations of arrivals over a `WINDOW_S`, the usual one before it, and the
+            largest after it until recovered.
         recovery_s: time from it until violations are back; 0: not felt; None: not within the trace.
     """
 
@@ -60,7 +61,8 @@ def recoveries(
     for one in disturbances:
         tick = min(int(one.at_s / tick_s + 1e-9), len(at_s) - 1)
         first = max(tick - round(BEFORE_S / tick_s), 0)
-        before = float((bad[tick] - bad[first]) / max(came[tick] - came[first], 1))
+        usual = share[first : max(tick - window + 1, 0)]
+        before = float(np.median(usual)) if len(usual) else 0.0
         # While it lasts nothing has recovered.
         lasting = tick if one.to_s is None else min(int(one.to_s / tick_s + 1e-9), len(at_s) - 1)
         well = share[tick:] <= max(before, allowed) + 1e-12

@@ -173,9 +173,22 @@ class ReplaySetup:
             options = {"demand": self.demand} | options
         return registry.policy(name, **options)
 
+    def check(self) -> None:
+        """Work out what `replay` would, so that what cannot be is told before anything runs.
+
+        Raises:
+            NoLatencySourceError, InfeasibleError, RappError: as above.
+        """
+        for spec in self.specs:
+            check_objective(spec, self.objectives_ms[spec.name], self.plan_times[spec.name])
+
     def with_seed(self, seed: int, arrivals: Mapping[str, FloatArray]) -> ReplaySetup:
-        """The same with other arrivals and noise."""
-        return replace(self, seed=seed, arrivals=arrivals)
+        """The same with other arrivals and noise; execution times are not worked out again."""
+        made = replace(self, seed=seed, arrivals=arrivals)
+        for known in ("truth_times", "plan_times", "base_ms", "objectives_ms", "memory_mib", "specs"):
+            if known in self.__dict__:
+                made.__dict__[known] = self.__dict__[known]
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""`rapp replay`: policies under a request trace, simulated request by request."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# numpy and the scaler load inside the function, so that `rapp --help` stays fast.
+
+
+class _Arrivals(StrEnum):
+    EVEN = "even"
+    POISSON = "poisson"
+
+
+class _Risk(StrEnum):
+    MEAN = "mean"
+    UPPER = "upper"
+
+
+class _Quota(StrEnum):
+    GPU_TIME = "gpu_time"
+    LAUNCH_GATE = "launch_gate"
+
+
+def replay(
+    functions: Annotated[Path, typer.Option(help="functions.yaml.", show_default=False)],
+    trace: Annotated[
+        str, typer.Option(help="A trace, *.csv, *.json or *.json#workload.", show_default=False)
+    ],
+    truth: Annotated[
+        str,
+        typer.Option(
+            help="Execution times as they are: a profile table, an artifact, or constant:D_MS[,H_MS].",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report, tables and summary.", show_default=False)
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Which: a,b,c.")] = "hybrid",
+    plan: Annotated[
+        str | None,
+        typer.Option(help="Execution times as planned with; default: the truth.", show_default=False),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs there are.")] = 4,
+    gpu_memory_mib: Annotated[float, typer.Option(help="Memory of each for instances, MiB.")] = 16_384.0,
+    gpu_host_cores: Annotated[float, typer.Option(help="Cores for launching on each.")] = 8.0,
+    scale: Annotated[float, typer.Option(help="How many times as many requests.")] = 1.0,
+    arrivals: Annotated[_Arrivals, typer.Option(help="How they come at a given rate.")] = _Arrivals.POISSON,
+    from_s: Annotated[
+        float | None,
+        typer.Option("--from", help="Begin of the part to use, s of the file.", show_default=False),
+    ] = None,
+    to_s: Annotated[
+        float | None, typer.Option("--to", help="End of the part to use, s of the file.", show_default=False)
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="How often that part comes, one after another.")] = 1,
+    slo_multipliers: Annotated[
+        str | None,
+        typer.Option(
+            help="Count violations at these multiples of the base latency too: 1.5,2,3.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of arrivals, noise and crashes: 0,1,2.")] = "0",
+    forecaster: Annotated[str, typer.Option(help="last-value, kalman or seasonal.")] = "kalman",
+    season_s: Annotated[float, typer.Option(help="Length of the season of `seasonal`, s.")] = 86_400.0,
+    risk: Annotated[
+        _Risk, typer.Option(help="Plan with the mean of predicted times, or the upper end of their interval.")
+    ] = _Risk.UPPER,
+    quantile: Annotated[float, typer.Option(help="Of the rate that is planned for, in [0.5, 1).")] = 0.95,
+    tick: Annotated[float, typer.Option(help="Time between two decisions, s.")] = 1.0,
+    cold_start: Annotated[
+        float | None, typer.Option(help="Instead of cold_start_s of each function, s.", show_default=False)
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Measured points for the artifact planned with.", show_default=False),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="An artifact that tells the truth device times that launching hides, or none; default:"
+            " that of --plan.",
+            show_default=False,
+        ),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Pair table: how networks on one GPU slow each other.", show_default=False),
+    ] = None,
+    beside: Annotated[
+        float, typer.Option(min=1.0, help="Slowing beside a busy row, of pairs without a measurement.")
+    ] = 1.10,
+    quota_semantics: Annotated[
+        _Quota, typer.Option(help="What quotas limit. launch_gate does not compare with gpu_time.")
+    ] = _Quota.GPU_TIME,
+    crash_every: Annotated[
+        float | None, typer.Option(help="Chaos: an instance crashes every so often, s.", show_default=False)
+    ] = None,
+    crash_at: Annotated[
+        str | None, typer.Option(help="Chaos: one crashes at these times: 60,90, s.", show_default=False)
+    ] = None,
+    lose_gpu: Annotated[
+        list[str] | None,
+        typer.Option(help="Chaos: lose a GPU: T:GPU, as 300:gpu-1, s.", show_default=False),
+    ] = None,
+    blind: Annotated[
+        list[str] | None,
+        typer.Option(help="Chaos: no observations: FROM:TO, as 100:120, s.", show_default=False),
+    ] = None,
+    model_factor: Annotated[
+        float, typer.Option(help="Chaos: planned execution times are wrong by this factor.")
+    ] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace results in --out.")] = False,
+) -> None:
+    """Replay a request trace against autoscaling policies, request by request.
+
+    Each policy decides through the same core as a live controller and sees no
+    more than one. The table shows cost and violations; --out gets report.html,
+    the series and every change with its reason as parquet, and summary.json.
+    """
+    from rapp.cli import replay_view
+    from rapp.recommend import Risk
+    from rapp.types import QuotaKind
+    from scaler.arrivals import ArrivalProcess
+    from scaler.replay import options
+    from scaler.replay.inputs import Inputs
+    from scaler.replay.outputs import check_folder, summary, write_outputs
+    from scaler.replay.runner import replay as run
+    from scaler.replay.setup import Gpus
+
+    names = options.policies(policy)
+    listed = options.seeds(seeds)
+    if out is not None:
+        check_folder(out, force)
+    inputs = Inputs(
+        functions=functions,
+        trace=trace,
+        truth=truth,
+        plan=plan,
+        prior=prior,
+        calibration=calibration,
+        scale=scale,
+        from_s=from_s,
+        to_s=to_s,
+        repeat=repeat,
+        arrivals=ArrivalProcess(arrivals),
+        quota_kind=QuotaKind(quota_semantics),
+        forecaster=forecaster,
+        season_s=season_s,
+        risk=Risk(risk),
+        tick_s=tick,
+        quantile=quantile,
+        cold_start_s=cold_start,
+        gpus=Gpus(gpus, gpu_memory_mib, gpu_host_cores),
+        physics=options.physics(beside, pairs),
+        chaos=options.chaos(crash_every, crash_at, lose_gpu or (), blind or (), model_factor),
+        slo_multipliers=options.multipliers(slo_multipliers),
+    )
+    setups = inputs.setups(listed)
+    results = []
+    with replay_view.progress(setups[0].end_s, len(names) * len(setups)) as shown:
+        for name in names:
+            for setup in setups:
+                told = shown(name if len(setups) == 1 else f"{name}, seed {setup.seed}")
+                results.append(run(setup, setup.policy(name), progress=told))
+    about = inputs.about(setups[0], names, listed)
+    if out is not None:
+        from scaler.replay.report import replay_html
+
+        write_outputs(out, results, about, replay_html(results, about))
+    if as_json:
+        typer.echo(json.dumps(summary(results, about), indent=2))
+    else:
+        replay_view.show(results, about)
+        if out is not None:
+            typer.echo(
+                f"{out}: report.html, series.parquet, instances.parquet, changes.parquet, summary.json"
+            )
