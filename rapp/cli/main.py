@@ -24,6 +24,7 @@ from rapp.cli import (
     profiles,
     recommend,
     replay,
+    serve,
     train,
 )
 from rapp.errors import RappError
@@ -73,6 +74,7 @@ app.command("tune")(train.tune)
 app.command("export")(train.export)
 app.command("ui")(train.ui)
 app.add_typer(forecast.app, name="forecast")
+app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
 app.command("load")(load.load)
 app.command("doctor")(doctor.doctor)

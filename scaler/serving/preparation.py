@@ -1,0 +1,74 @@
+"""Prepare the networks of all functions, each in a process of its own (`scaler.serving.prepare`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rapp.errors import RappError
+from scaler.functions import FunctionSpec
+from scaler.serving.network import ServedNetwork
+
+
+class PrepareError(RappError):
+    """A network that cannot be served."""
+
+
+async def prepare_all(functions: Sequence[FunctionSpec], folder: Path) -> dict[str, ServedNetwork]:
+    """The networks of functions, as many at a time as there are cores.
+
+    Args:
+        folder: what workers load goes there, and has to stay.
+
+    Raises:
+        PrepareError: one cannot be served; why, and what to do.
+    """
+    at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)))
+
+    async def one(spec: FunctionSpec) -> ServedNetwork:
+        async with at_once:
+            return await _prepare(spec, folder / spec.name)
+
+    tasks = [asyncio.ensure_future(one(spec)) for spec in functions]
+    try:
+        networks = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    return {spec.name: network for spec, network in zip(functions, networks, strict=True)}
+
+
+async def _prepare(spec: FunctionSpec, folder: Path) -> ServedNetwork:
+    source = spec.network_file
+    if source is None:
+        raise PrepareError(
+            f"function {spec.name}: network {spec.network} is a name in a profile table: to be served it must"
+            " be an ONNX file"
+        )
+    folder.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "scaler.serving.prepare", str(source), str(folder), str(spec.max_batch),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    try:
+        output, errors = await process.communicate()
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
+    if process.returncode != 0:
+        said = errors.decode(errors="replace").strip().splitlines()
+        how = f"ended with exit code {process.returncode}"
+        raise PrepareError(f"function {spec.name}: preparing {source} {how}{f': {said[-1]}' if said else ''}")
+    answer = json.loads(output)
+    if "error" in answer:
+        raise PrepareError(f"function {spec.name}: {answer['error']}")
+    return ServedNetwork.from_json(answer)

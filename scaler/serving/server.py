@@ -1,0 +1,141 @@
+"""Run a server: listen, prepare, start instances, serve until SIGTERM, finish, and end.
+
+with listening("127.0.0.1", 8000) as sock:
+    run_server(ServerOptions(functions, sock, token))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from rapp.errors import RappError
+from scaler.functions import FunctionSpec
+from scaler.serving.devices import CpuDevice, open_device
+from scaler.serving.fleet import Fleet
+from scaler.serving.gateway import TIMEOUT_S, Gateway
+from scaler.serving.initial import initial_decision
+from scaler.serving.preparation import prepare_all
+
+_BACKLOG = 2048
+_GRACE_S = 30
+"""For requests to finish after SIGTERM, s; the deadline of a request that names none is as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What is served, and how.
+
+    Args:
+        functions: of functions.yaml. device: `cpu` or `cuda:<which>`. token: of the admin interface.
+        timeout_s: deadline of a request that names none, s.
+        on_start: called with the fleet when it serves; instances still start then.
+        log: called with each line of the log.
+    """
+
+    functions: tuple[FunctionSpec, ...]
+    token: str
+    device: str = "cpu"
+    timeout_s: float = TIMEOUT_S
+    on_start: Callable[[Fleet], None] = lambda fleet: None
+    log: Callable[[str], None] = lambda line: None
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens; port 0: any that is free.
+
+    Raises:
+        RappError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            raise RappError(
+                f"cannot listen on {host}, port {port}: {error.strerror or error}: name another --port"
+            ) from error
+        yield sock
+
+
+def run_server(options: ServerOptions, sock: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; a second one does not wait for requests.
+
+    Raises:
+        RappError: the device cannot be had, or a network cannot be served.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options, sock))
+
+
+async def _serve(options: ServerOptions, sock: socket.socket) -> None:
+    device = open_device(options.device)
+    try:
+        with tempfile.TemporaryDirectory(prefix="rapp-serve-") as folder:
+            networks = await prepare_all(options.functions, Path(folder))
+            fleet = Fleet(options.functions, networks, device)
+            fleet.log = options.log
+            units = int(device.view.host_cores) if isinstance(device, CpuDevice) else None
+            memory_mib = {name: one.memory_mib for name, one in fleet.functions.items()}
+            decision = initial_decision(options.functions, memory_mib, device, units)
+            try:
+                refused = fleet.apply(decision)
+                assert not refused, f"what fits is not refused: {refused}"
+                options.on_start(fleet)
+                await _listen(Gateway(fleet, options.token, options.timeout_s), sock, options.log)
+            finally:
+                await fleet.close()
+    finally:
+        device.close()
+
+
+class _Server(uvicorn.Server):
+    """Handles signals on the loop, so that the process ends with 0 and not by the signal once more."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+async def _listen(gateway: Gateway, sock: socket.socket, log: Callable[[str], None]) -> None:
+    config = uvicorn.Config(
+        gateway,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        loop="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = _Server(config)
+    await server.serve(sockets=[sock])
+    log("server stops")
