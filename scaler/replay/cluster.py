@@ -74,7 +74,9 @@ class Cluster:
             noise=np.exp(run.normal(-(sigma**2) / 2, sigma, 1 << 16)) if sigma > 0 else np.ones(1),
             beside=physics.beside,
         )
-        self.world.now[0] = start_s
+        # Views of the tables, once: to make one takes longer than to look at it.
+        self._clock, self._stage = self.world.now, self.world.stage
+        self._clock[0] = start_s
         self._viewer = Viewer(self.world, functions)
         self._free_slots = list(range(SLOTS))[::-1]
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -83,7 +85,7 @@ class Cluster:
     @property
     def now_s(self) -> float:
         """Time of the simulation, s."""
-        return float(self.world.now[0])
+        return float(self._clock[0])
 
     def run_until(self, end_s: float) -> None:
         """Let requests come and instances work up to `end_s`, with the changes that fall due before."""
@@ -97,14 +99,14 @@ class Cluster:
         on = len({placed.gpu for placed in self.instances.values()})
         self.account.gpu_on_seconds += on * (end_s - self.now_s)
         events.run_until(self.world, end_s)
-        for placed in [one for one in self.instances.values() if self.world.stage[one.slot] == ABSENT]:
+        for placed in [one for one in self.instances.values() if self._stage[one.slot] == ABSENT]:
             self._end(placed)
 
     # --- what a controller sees ---------------------------------------------------------------------------
 
     def observe(self) -> Observation:
         """What a live system could see now; counts are since the last call."""
-        functions = self._viewer.functions(self.instances)
+        functions = self._viewer.functions(self.now_s, self.instances)
         listed = tuple(self._viewer.instance(placed) for placed in (*self.instances.values(), *self._lost))
         self._lost.clear()
         return Observation(self.now_s, functions, listed, tuple(self.gpus.values()))
@@ -132,7 +134,7 @@ class Cluster:
                 placed.draining_s = self.now_s
                 self.account.drains += 1
                 events.drain(self.world, placed.slot)
-                if self.world.stage[placed.slot] == ABSENT:
+                if self._stage[placed.slot] == ABSENT:
                     self._end(placed)
             return None
         return self._resize(placed, action)
@@ -168,13 +170,14 @@ class Cluster:
         w.device[slot] = placed.factor * times.device_s[:columns]
         w.pace[slot] = placed.factor * times.pace_s[:columns]
         w.host[slot] = times.host_s[:columns]
-        w.function[slot] = self._index[placed.function]
-        w.row[slot] = self._gpu_number[placed.gpu] * ROWS_PER_GPU + placed.row
-        w.batch[slot] = config.batch
-        w.quota[slot] = config.quota_pct / 100
-        w.window[slot] = self.physics.window_s
+        one = w.instance_table[slot]
+        one.function = self._index[placed.function]
+        one.row = self._gpu_number[placed.gpu] * ROWS_PER_GPU + placed.row
+        one.batch = config.batch
+        one.quota = config.quota_pct / 100
+        one.window = self.physics.window_s
         if function.gated_pace is not None:
-            w.quota[slot] = 1.0
+            one.quota = 1.0
             self._gate(placed, function)
 
     def _gate(self, placed: Placed, function: ServedFunction) -> None:

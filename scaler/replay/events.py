@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from scaler.replay.device import compiled, enter_device, hold, leave_device, refill
+from scaler.replay.compiling import COMPILED as COMPILED
+from scaler.replay.compiling import compiled as compiled
+from scaler.replay.compiling import within
+from scaler.replay.device import enter_device, hold, leave_device, refill, slowed
 from scaler.replay.world import (
     ABSENT,
     HOLDING,
@@ -29,21 +32,23 @@ MOST_TRIES = 3
 """A request whose instance died is begun again at most so often."""
 
 
-@compiled
+@within
 def run_until(w: World, end: float) -> None:
     """Process all events up to and including `end`, s; the clock is `end` afterwards."""
+    clock, requests = w.clock_table[0], w.request_table
     while True:
-        at, kind, index = max(end, w.now[0]), 0, 0
-        if w.cursor[0] < len(w.arrival) and w.arrival[w.cursor[0]] <= at:
-            at, kind = w.arrival[w.cursor[0]], 1
-        for i in range(w.cursor[2]):
+        at, kind, index = max(end, clock.now), 0, 0
+        if clock.next_request < len(requests) and requests[clock.next_request].arrival <= at:
+            at, kind = requests[clock.next_request].arrival, 1
+        for i in range(clock.slots):
+            event_at = w.instance_table[i].event_at
             # A result is there before the request that comes at the same moment.
-            if w.event_at[i] < at or (w.event_at[i] == at and kind < 2):
-                at, kind, index = w.event_at[i], 2, i
-        for f in range(len(w.timer)):
-            if w.timer[f] < at:
-                at, kind, index = w.timer[f], 3, f
-        w.now[0] = at
+            if event_at < at or (event_at == at and kind < 2):
+                at, kind, index = event_at, 2, i
+        for f in range(len(w.function_table)):
+            if w.function_table[f].timer < at:
+                at, kind, index = w.function_table[f].timer, 3, f
+        clock.now = at
         if kind == 0:
             break
         if kind == 1:
@@ -51,174 +56,175 @@ def run_until(w: World, end: float) -> None:
         elif kind == 2:
             _instance_event(w, index)
         else:
-            w.timer[index] = np.inf
+            w.function_table[index].timer = np.inf
             dispatch(w, index)
 
 
-@compiled
+@within
 def _arrive(w: World) -> None:
-    request = w.cursor[0]
-    w.cursor[0] += 1
-    f = w.function_of[request]
-    w.arrived[f] += 1
-    if w.queue_length[f] >= w.queue_limit[f]:
-        w.refused[f] += 1
-        w.outcome[request] = REFUSED
+    clock = w.clock_table[0]
+    request = clock.next_request
+    clock.next_request += 1
+    f = w.request_table[request].function_of
+    own = w.function_table[f]
+    own.arrived += 1
+    if own.queue_length >= own.queue_limit:
+        own.refused += 1
+        w.request_table[request].outcome = REFUSED
         return
-    ring = w.queue.shape[1]
-    w.queue[f, (w.queue_head[f] + w.queue_length[f]) % ring] = request
-    w.queue_length[f] += 1
+    w.queue[f, (own.queue_head + own.queue_length) % w.queue.shape[1]] = request
+    own.queue_length += 1
     dispatch(w, f)
 
 
-@compiled
+@within
 def dispatch(w: World, f: int) -> None:
     """Give what waits for function `f` to its idle instances."""
-    now = w.now[0]
-    w.timer[f] = np.inf
-    while w.queue_length[f] > 0:
+    own, now = w.function_table[f], w.clock_table[0].now
+    own.timer = np.inf
+    while own.queue_length > 0:
         best, soonest = -1, np.inf
-        for m in range(w.member_count[f]):
+        for m in range(own.member_count):
             i = w.members[f, m]
-            if w.stage[i] == IDLE and w.draining[i] == 0:
-                n = min(w.batch[i], w.queue_length[f])
+            one = w.instance_table[i]
+            if one.stage == IDLE and one.draining == 0:
+                n = min(one.batch, own.queue_length)
                 refill(w, i)
                 # Where it is released first; a larger batch is as good as several small ones.
-                takes = max(w.pace[i, n], (w.device[i, n] - w.tokens[i]) / w.quota[i]) / n
+                takes = max(w.pace[i, n], (w.device[i, n] - one.tokens) / one.quota) / n
                 if takes < soonest:
                     best, soonest = i, takes
         if best < 0:
             return
-        due = w.arrival[w.queue[f, w.queue_head[f]]] + w.most_delay[f]
-        if w.queue_length[f] < w.batch[best] and due > now:
-            w.timer[f] = due
+        due = w.request_table[w.queue[f, own.queue_head]].arrival + own.most_delay
+        if own.queue_length < w.instance_table[best].batch and due > now:
+            own.timer = due
             return
         _begin(w, f, best)
 
 
-@compiled
+@within
 def _begin(w: World, f: int, i: int) -> None:
-    now = w.now[0]
-    n = min(w.batch[i], w.queue_length[f])
-    ring = w.queue.shape[1]
+    clock, own, one = w.clock_table[0], w.function_table[f], w.instance_table[i]
+    now, n, ring = clock.now, min(one.batch, own.queue_length), w.queue.shape[1]
     for k in range(n):
-        request = w.queue[f, (w.queue_head[f] + k) % ring]
+        request = w.queue[f, (own.queue_head + k) % ring]
         w.carried[i, k] = request
-        w.tries[request] += 1
-    w.queue_head[f] = (w.queue_head[f] + n) % ring
-    w.queue_length[f] -= n
-    w.carried_count[i] = n
-    w.begun_at[i] = now
-    factor = w.noise[w.cursor[1] % len(w.noise)]
-    w.cursor[1] += 1
-    r = w.row[i]
-    g = w.row_gpu[r]
-    others = w.busy_rows[g] - (1 if w.on_device_count[r] > 0 else 0)
-    slowed = w.beside[0] if others > 0 else 1.0
-    w.work[i] = w.device[i, n] * factor * slowed
-    w.pace_until[i] = now + w.pace[i, n] * factor * slowed
-    w.work_left[i] = w.work[i]
-    w.host_used[i] += w.host[i, n]
-    w.stage[i] = RUNNING
+        w.request_table[request].tries += 1
+    own.queue_head = (own.queue_head + n) % ring
+    own.queue_length -= n
+    one.carried_count = n
+    one.begun_at = now
+    factor = w.noise[clock.next_noise % len(w.noise)] * slowed(w, i)
+    clock.next_noise += 1
+    one.work = w.device[i, n] * factor
+    one.pace_until = now + w.pace[i, n] * factor
+    one.work_left = one.work
+    one.host_used += w.host[i, n]
+    one.stage = RUNNING
     enter_device(w, i)
 
 
-@compiled
+@within
 def _instance_event(w: World, i: int) -> None:
-    if w.stage[i] == RUNNING:
+    one, now = w.instance_table[i], w.clock_table[0].now
+    if one.stage == RUNNING:
         leave_device(w, i)
         # The cap comes after the charge: a run longer than the window earned while it ran.
-        now, quota = w.now[0], w.quota[i]
-        w.tokens[i] += quota * (now - w.tokens_at[i]) - w.work[i]
-        w.tokens[i] = min(w.tokens[i], quota * w.window[i])
-        w.tokens_at[i] = now
-        w.device_used[i] += w.work[i]
-        w.batches[i] += 1
-        w.requests[i] += w.carried_count[i]
-        w.executing[i] += max(now, w.pace_until[i]) - w.begun_at[i]
-        w.stage[i] = HOLDING
+        one.tokens += one.quota * (now - one.tokens_at) - one.work
+        one.tokens = min(one.tokens, one.quota * one.window)
+        one.tokens_at = now
+        one.device_used += one.work
+        one.batches += 1
+        one.requests += one.carried_count
+        one.executing += max(now, one.pace_until) - one.begun_at
+        one.stage = HOLDING
         hold(w, i)
-        if w.event_at[i] > now:
+        if one.event_at > now:
             return
-    if w.stage[i] == HOLDING:
+    if one.stage == HOLDING:
         _release(w, i)
-    w.event_at[i] = np.inf
-    w.stage[i] = IDLE
-    if w.draining[i] == 1:
+    one.event_at = np.inf
+    one.stage = IDLE
+    if one.draining == 1:
         stop(w, i)
     else:
-        dispatch(w, w.function[i])
+        dispatch(w, one.function)
 
 
-@compiled
+@within
 def _release(w: World, i: int) -> None:
-    now, f, n = w.now[0], w.function[i], w.carried_count[i]
-    for k in range(n):
-        request = w.carried[i, k]
-        w.latency[request] = now - w.arrival[request]
-        w.outcome[request] = SERVED
-        w.recent[f, w.served[f] % w.recent.shape[1]] = w.latency[request]
-        w.served[f] += 1
-        if w.latency[request] > w.objective[f]:
-            w.late[f] += 1
-    w.carried_count[i] = 0
+    one, now = w.instance_table[i], w.clock_table[0].now
+    own = w.function_table[one.function]
+    for k in range(one.carried_count):
+        request = w.request_table[w.carried[i, k]]
+        request.latency = now - request.arrival
+        request.outcome = SERVED
+        w.recent[one.function, own.served % w.recent.shape[1]] = request.latency
+        own.served += 1
+        if request.latency > own.objective:
+            own.late += 1
+    one.carried_count = 0
 
 
-@compiled
+@within
 def stop(w: World, i: int) -> None:
     """Take instance `i` away; what it carried goes back to the head of the queue, or is lost after
     `MOST_TRIES`."""
-    f = w.function[i]
-    if w.stage[i] == RUNNING:
+    one = w.instance_table[i]
+    f = one.function
+    own, ring = w.function_table[f], w.queue.shape[1]
+    if one.stage == RUNNING:
         leave_device(w, i)
-    ring = w.queue.shape[1]
-    for k in range(w.carried_count[i] - 1, -1, -1):
+    for k in range(one.carried_count - 1, -1, -1):
         request = w.carried[i, k]
-        if w.tries[request] >= MOST_TRIES:
-            w.outcome[request] = LOST
-            w.lost[f] += 1
+        if w.request_table[request].tries >= MOST_TRIES:
+            w.request_table[request].outcome = LOST
+            own.lost += 1
             continue
-        w.queue_head[f] = (w.queue_head[f] - 1) % ring
-        w.queue[f, w.queue_head[f]] = request
-        w.queue_length[f] += 1
-    w.carried_count[i] = 0
-    w.stage[i] = ABSENT
-    w.event_at[i] = np.inf
-    w.stopped_at[i] = w.now[0]
-    last = w.member_count[f] - 1
+        own.queue_head = (own.queue_head - 1) % ring
+        w.queue[f, own.queue_head] = request
+        own.queue_length += 1
+    one.carried_count = 0
+    one.stage = ABSENT
+    one.event_at = np.inf
+    one.stopped_at = w.clock_table[0].now
+    last = own.member_count - 1
     for m in range(last + 1):
         if w.members[f, m] == i:
             w.members[f, m] = w.members[f, last]
             break
-    w.member_count[f] = last
+    own.member_count = last
     dispatch(w, f)
 
 
-@compiled
+@within
 def start(w: World, i: int, ready_at: float) -> None:
     """Start instance `i`, whose function, row and configuration are set; it serves from `ready_at`."""
-    f = w.function[i]
-    w.members[f, w.member_count[f]] = i
-    w.member_count[f] += 1
-    w.stage[i] = STARTING
-    w.draining[i] = 0
-    w.carried_count[i] = 0
-    w.event_at[i] = ready_at
-    w.stopped_at[i] = np.nan
-    w.batches[i] = 0
-    w.requests[i] = 0
-    w.executing[i] = 0.0
-    w.device_used[i] = 0.0
-    w.host_used[i] = 0.0
-    w.cursor[2] = max(w.cursor[2], i + 1)
+    one, clock = w.instance_table[i], w.clock_table[0]
+    own = w.function_table[one.function]
+    w.members[one.function, own.member_count] = i
+    own.member_count += 1
+    one.stage = STARTING
+    one.draining = 0
+    one.carried_count = 0
+    one.event_at = ready_at
+    one.stopped_at = np.nan
+    one.batches = 0
+    one.requests = 0
+    one.executing = 0.0
+    one.device_used = 0.0
+    one.host_used = 0.0
+    clock.slots = max(clock.slots, i + 1)
     # A fresh bucket is full: the instance has used nothing.
-    w.tokens[i] = w.quota[i] * w.window[i]
-    w.tokens_at[i] = ready_at
+    one.tokens = one.quota * one.window
+    one.tokens_at = ready_at
 
 
-@compiled
+@within
 def drain(w: World, i: int) -> None:
     """Give instance `i` nothing more; it stops when its batch is done."""
-    w.draining[i] = 1
-    if w.stage[i] == IDLE or w.stage[i] == STARTING:
+    one = w.instance_table[i]
+    one.draining = 1
+    if one.stage == IDLE or one.stage == STARTING:
         stop(w, i)

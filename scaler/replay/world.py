@@ -2,11 +2,14 @@
 
 F functions, I instances, R rows, G GPUs, N requests, B the largest batch. All times are seconds of the
 trace; device time too. A slot of an instance is used again after it has stopped.
+
+What belongs to one thing is one record of a table. A compiled call hands over every array that the world has,
+so that a world of sixty arrays costs more to hand over than an event costs to process.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 from rapp.types import FloatArray
 
 IntArray = NDArray[np.int64]
+Table = Any
+"""A `numpy.recarray`: what its fields are is known to its dtype alone."""
 
 ABSENT, STARTING, IDLE, RUNNING, HOLDING = range(5)
 """Stages of an instance. RUNNING: its batch needs the device; HOLDING: it waits for the host or for quota."""
@@ -27,80 +32,108 @@ MOST_RECENT = 512
 MOST_IN_ROW = 100
 """Instances that one row can have: quotas are at least 1 %."""
 
+# The time; the request of the trace and the factor of the noise that come next; slots ever used.
+CLOCK = np.dtype([("now", "f8"), ("next_request", "i8"), ("next_noise", "i8"), ("slots", "i8")])
+
+# latency: NaN, none yet. tries: times that it was begun.
+REQUEST = np.dtype(
+    [("arrival", "f8"), ("latency", "f8"), ("function_of", "i4"), ("outcome", "u1"), ("tries", "u1")],
+    align=True,
+)
+
+# The queue is a ring of request numbers, at `queue`. Counts go up only.
+FUNCTION = np.dtype(
+    [
+        ("queue_head", "i8"),
+        ("queue_length", "i8"),
+        ("queue_limit", "i8"),
+        ("most_delay", "f8"),
+        ("objective", "f8"),
+        ("timer", "f8"),
+        ("member_count", "i8"),
+        ("arrived", "i8"),
+        ("served", "i8"),
+        ("late", "i8"),
+        ("refused", "i8"),
+        ("lost", "i8"),
+    ]
+)
+
+INSTANCE = np.dtype(
+    [
+        # Next event; what it is and has.
+        ("event_at", "f8"),
+        ("function", "i8"),
+        ("row", "i8"),
+        ("batch", "i8"),
+        ("quota", "f8"),
+        ("window", "f8"),
+        # The token bucket: device time saved (negative: owed) at the time it was last looked at.
+        ("tokens", "f8"),
+        ("tokens_at", "f8"),
+        # The batch that it executes: how many requests, when begun, what it costs and what is left.
+        ("carried_count", "i8"),
+        ("begun_at", "f8"),
+        ("pace_until", "f8"),
+        ("work", "f8"),
+        ("work_left", "f8"),
+        # Sums over batches: number, requests, time until computed, device time, host time.
+        ("batches", "i8"),
+        ("requests", "i8"),
+        ("executing", "f8"),
+        ("device_used", "f8"),
+        ("host_used", "f8"),
+        ("stopped_at", "f8"),
+        ("stage", "u1"),
+        ("draining", "u1"),
+    ],
+    align=True,
+)
+
+# on_device_count: instances whose batch needs the row's device now.
+ROW = np.dtype([("row_gpu", "i8"), ("on_device_count", "i8"), ("row_seen_at", "f8"), ("row_busy", "f8")])
+
+_TABLES = ("clock_table", "request_table", "function_table", "instance_table", "row_table")
+
 
 class World(NamedTuple):
-    """Everything that the event loop reads and writes."""
+    """Everything that the event loop reads and writes.
 
-    # The clock: [now]. Places: [next request of the trace, next factor of the noise, slots ever used].
-    now: FloatArray
-    cursor: IntArray
+    Outside compiled code a field of a table is an attribute: `world.latency` is that of all requests.
+    """
 
-    # Requests (N,): arrival, function, latency (NaN: none yet), outcome, times that they were begun.
-    arrival: FloatArray
-    function_of: IntArray
-    latency: FloatArray
-    outcome: NDArray[np.uint8]
-    tries: NDArray[np.uint8]
+    clock_table: Table
+    request_table: Table
+    function_table: Table
+    instance_table: Table
+    row_table: Table
 
-    # Functions (F,): the queue is a ring of request numbers (F, Q). Counts go up only.
+    # Functions: waiting requests (F, Q), latencies answered last (F, L): that of the k-th answer is at
+    # column k % L; their instances (F, I).
     queue: IntArray
-    queue_head: IntArray
-    queue_length: IntArray
-    queue_limit: IntArray
-    most_delay: FloatArray
-    objective: FloatArray
-    timer: FloatArray
-    arrived: IntArray
-    served: IntArray
-    late: IntArray
-    refused: IntArray
-    lost: IntArray
-    # Latencies answered last, (F, L): that of the k-th answer is at column k % L.
     recent: FloatArray
     members: IntArray
-    member_count: IntArray
-
-    # Instances (I,): configuration; device time, pace and host time of a batch of n at column n, (I, B + 1).
-    stage: NDArray[np.uint8]
-    draining: NDArray[np.uint8]
-    function: IntArray
-    row: IntArray
-    batch: IntArray
-    quota: FloatArray
-    window: FloatArray
+    # Instances: device time, pace and host time of a batch of n at column n (I, B + 1); requests in the
+    # batch that it executes (I, B).
     device: FloatArray
     pace: FloatArray
     host: FloatArray
-    # The token bucket: device time saved (negative: owed) at the time it was last looked at.
-    tokens: FloatArray
-    tokens_at: FloatArray
-    # The batch that it executes: requests (I, B), how many, when begun, what it costs and what is left.
     carried: IntArray
-    carried_count: IntArray
-    begun_at: FloatArray
-    pace_until: FloatArray
-    work: FloatArray
-    work_left: FloatArray
-    event_at: FloatArray
-    stopped_at: FloatArray
-    # Sums over batches: number, requests, time until computed, device time, host time.
-    batches: IntArray
-    requests: IntArray
-    executing: FloatArray
-    device_used: FloatArray
-    host_used: FloatArray
-
-    # Rows (R,): the instances whose batch needs its device now, (R, MOST_IN_ROW). GPUs (G,): busy rows.
-    row_gpu: IntArray
+    # Rows: instances on the device (R, MOST_IN_ROW). GPUs: busy rows (G,).
     on_device: IntArray
-    on_device_count: IntArray
-    row_seen_at: FloatArray
-    row_busy: FloatArray
     busy_rows: IntArray
-
-    # Factors on the times of one run (M,), used in turn; factor of a batch beside a busy row.
+    # Factors on the times of one run (M,), used in turn; factor on a batch of function f beside a busy row of
+    # function g (F, F).
     noise: FloatArray
     beside: FloatArray
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        """A field of all records of a table, as a view."""
+        for table in _TABLES:
+            one = getattr(self, table) if not name.endswith("_table") else None
+            if one is not None and name in one.dtype.names:
+                return np.asarray(one[name])
+        raise AttributeError(name)
 
 
 def empty_world(
@@ -115,7 +148,7 @@ def empty_world(
     instances: int,
     most_batch: int,
     noise: FloatArray,
-    beside: float,
+    beside: float | FloatArray,
 ) -> World:
     """A world before its first event, without instances.
 
@@ -126,72 +159,42 @@ def empty_world(
         instances: slots for instances, I.
         most_batch: largest batch, B.
         noise: (M,) factors on the times of a run, mean 1.
-        beside: factor on device time while another row of the GPU is busy.
+        beside: factor on the times of a batch that begins while another row of the GPU is busy, or (F, F)
+            by its function and that of the other row.
     """
-    functions, requests, rows = len(queue_limit), len(arrival), len(row_gpu)
-
-    def zeros(*shape: int) -> FloatArray:
-        return np.zeros(shape)
-
-    def counts(*shape: int) -> IntArray:
-        return np.zeros(shape, dtype=np.int64)
-
+    functions, rows = len(queue_limit), len(row_gpu)
+    requests = _table(REQUEST, len(arrival))
+    requests.arrival, requests.latency, requests.function_of = arrival, np.nan, function_of
+    own = _table(FUNCTION, functions)
+    own.queue_limit, own.most_delay, own.objective, own.timer = (
+        queue_limit, most_delay_s, objective_s, np.inf,
+    )  # fmt: skip
+    slots = _table(INSTANCE, instances)
+    slots.event_at, slots.stopped_at, slots.batch = np.inf, np.nan, 1
+    slots.quota, slots.window = 1.0, 1.0
+    lanes = _table(ROW, rows)
+    lanes.row_gpu = row_gpu
     # Requests that come back from a lost instance go to the head, beyond the limit for new ones.
     ring = int(queue_limit.max(initial=1)) + instances * most_batch + 1
     return World(
-        now=zeros(1),
-        cursor=counts(3),
-        arrival=np.ascontiguousarray(arrival, dtype=np.float64),
-        function_of=np.ascontiguousarray(function_of, dtype=np.int64),
-        latency=np.full(requests, np.nan),
-        outcome=np.zeros(requests, dtype=np.uint8),
-        tries=np.zeros(requests, dtype=np.uint8),
-        queue=counts(functions, ring),
-        queue_head=counts(functions),
-        queue_length=counts(functions),
-        queue_limit=np.asarray(queue_limit, dtype=np.int64),
-        most_delay=np.asarray(most_delay_s, dtype=np.float64),
-        objective=np.asarray(objective_s, dtype=np.float64),
-        timer=np.full(functions, np.inf),
-        arrived=counts(functions),
-        served=counts(functions),
-        late=counts(functions),
-        refused=counts(functions),
-        lost=counts(functions),
-        recent=zeros(functions, MOST_RECENT),
-        members=counts(functions, instances),
-        member_count=counts(functions),
-        stage=np.zeros(instances, dtype=np.uint8),
-        draining=np.zeros(instances, dtype=np.uint8),
-        function=counts(instances),
-        row=counts(instances),
-        batch=np.ones(instances, dtype=np.int64),
-        quota=np.ones(instances),
-        window=np.ones(instances),
-        device=zeros(instances, most_batch + 1),
-        pace=zeros(instances, most_batch + 1),
-        host=zeros(instances, most_batch + 1),
-        tokens=zeros(instances),
-        tokens_at=zeros(instances),
-        carried=counts(instances, most_batch),
-        carried_count=counts(instances),
-        begun_at=zeros(instances),
-        pace_until=zeros(instances),
-        work=zeros(instances),
-        work_left=zeros(instances),
-        event_at=np.full(instances, np.inf),
-        stopped_at=np.full(instances, np.nan),
-        batches=counts(instances),
-        requests=counts(instances),
-        executing=zeros(instances),
-        device_used=zeros(instances),
-        host_used=zeros(instances),
-        row_gpu=np.asarray(row_gpu, dtype=np.int64),
-        on_device=counts(rows, MOST_IN_ROW),
-        on_device_count=counts(rows),
-        row_seen_at=zeros(rows),
-        row_busy=zeros(rows),
-        busy_rows=counts(gpus),
+        clock_table=_table(CLOCK, 1),
+        request_table=requests,
+        function_table=own,
+        instance_table=slots,
+        row_table=lanes,
+        queue=np.zeros((functions, ring), dtype=np.int64),
+        recent=np.zeros((functions, MOST_RECENT)),
+        members=np.zeros((functions, instances), dtype=np.int64),
+        device=np.zeros((instances, most_batch + 1)),
+        pace=np.zeros((instances, most_batch + 1)),
+        host=np.zeros((instances, most_batch + 1)),
+        carried=np.zeros((instances, most_batch), dtype=np.int64),
+        on_device=np.zeros((rows, MOST_IN_ROW), dtype=np.int64),
+        busy_rows=np.zeros(gpus, dtype=np.int64),
         noise=np.asarray(noise, dtype=np.float64),
-        beside=np.array([beside]),
+        beside=np.array(np.broadcast_to(beside, (functions, functions)), dtype=np.float64),
     )
+
+
+def _table(of: np.dtype[Any], rows: int) -> Table:
+    return np.zeros(rows, dtype=of).view(np.recarray)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaler.replay import events
-from scaler.replay.device import COMPILED
+from scaler.replay.compiling import COMPILED
 from scaler.replay.world import LOST, REFUSED, SERVED, WAITING, World, empty_world
 
 SERVICE_S = 0.02
