@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,13 @@ from rapp.types import ResourceConfig
 from scaler.backends.base import Backend
 from scaler.core.decision import Decision, Reason, Start
 from scaler.core.observation import Observation, Phase
+from scaler.core.settings import Settings
+from scaler.core.step import Core
+from scaler.forecast.last_value import LastValue
 from scaler.functions import FunctionSpec
 from scaler.testing import BackendContract
+from scaler.testing.fleet import times_of
+from scaler.testing.simple_policy import SimplePolicy
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -58,12 +63,18 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> FunctionSpec:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """A cluster of two nodes of two cores; the second one can be killed."""
-    # Each worker process is a second of CPU: none is started before it is needed.
-    quiet = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
+    settings = {
+        # Each worker process is a second of CPU: none is started before it is needed.
+        "enable_worker_prestart": False,
+        "prestart_worker_first_driver": False,
+        # A node that is gone is known to be within seconds, not a quarter of a minute.
+        "health_check_period_ms": 500,
+        "health_check_failure_threshold": 4,
+    }
     cluster = cluster_utils.Cluster(
         initialize_head=True,
         connect=False,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "_system_config": quiet},
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "_system_config": settings},
     )
     cluster.second = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -100,10 +111,6 @@ class TestRayBackend(BackendContract):
     def backend(self, joined: Any, spec: FunctionSpec) -> Backend:
         return RayBackend.open(joined.address, [spec])
 
-    @pytest.fixture
-    def again(self, spec: FunctionSpec) -> FunctionSpec:
-        return spec
-
     def reopen(self, backend: Backend) -> Backend:
         assert isinstance(backend, RayBackend)
         return type(backend)(ray, "again", backend._functions, False)
@@ -115,3 +122,117 @@ class TestRayBackend(BackendContract):
     def kill(self, backend: Backend, instance: str) -> None:
         assert isinstance(backend, RayBackend)
         os.kill(ray.get(backend.router.process_of.remote(instance)), signal.SIGKILL)
+
+
+@pytest.fixture
+def backend(joined: Any, spec: FunctionSpec) -> Iterator[RayBackend]:
+    """A backend with nothing on it."""
+    made = RayBackend.open(joined.address, [spec])
+    yield made
+    made.shut_down()
+    made.close()
+
+
+def until(backend: RayBackend, holds: Callable[[Observation], bool], within_s: float = 40) -> Observation:
+    """Observe until it holds."""
+    end_s = time.monotonic() + within_s
+    while not holds(seen := backend.observe()):
+        assert time.monotonic() < end_s, seen
+        time.sleep(0.05)
+    return seen
+
+
+def ready(count: int) -> Callable[[Observation], bool]:
+    return lambda seen: [one.phase for one in seen.instances].count(Phase.READY) == count
+
+
+def starts(*gpus: str) -> Decision:
+    return Decision(
+        tuple(Start(f"i{place}", "f", gpu, 0, HALF, Reason.POLICY) for place, gpu in enumerate(gpus))
+    )
+
+
+def test_requests_that_end_otherwise_than_with_an_answer(backend: RayBackend) -> None:
+    with pytest.raises(FailedError, match="no function g"):
+        backend.infer("g", {})
+    # Nothing runs: fifty wait until their time is over, and no more may.
+    waiting = ask(backend, 50, timeout_ms=1500)
+    until(backend, lambda seen: seen.functions["f"].queue == 50)
+    with pytest.raises(RefusedError, match="50 requests wait"):
+        backend.infer("f", {"x": np.zeros((1, 8), np.float32)})
+    with pytest.raises(DeadlineError, match="within 1500 ms"):
+        ray.get(waiting[-1][1])
+    view = backend.observe().functions["f"]
+    assert (view.queue, view.completed, view.refused) == (0, 0, 51)
+
+    gpu = backend.observe().gpus[0].id
+    uneven = Start("u", "f", gpu, 1, ResourceConfig(30.0, 40.0, 2), Reason.POLICY)
+    (refused,) = backend.apply(Decision((*starts(gpu, gpu).actions, uneven)))
+    assert refused[0] == "u"
+    assert "not a whole number of cores" in refused[1]
+    until(backend, ready(2))
+    # One with a wrong shape fails by itself, whatever batch it was in.
+    wrong = [backend.router.infer.remote("f", {"x": np.zeros((1, 7), np.float32)}, 9000) for _ in range(5)]
+    check(ask(backend, 20))
+    for one in wrong:
+        with pytest.raises(FailedError, match="f: "):
+            ray.get(one)
+    seen = backend.observe()
+    assert sum(one.requests for one in seen.instances) == 25
+    assert (seen.functions["f"].completed, seen.functions["f"].refused) == (20, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"network": "in-a-table"}, "no ONNX file"), ({"slo_ms": None, "slo_multiplier": 2.0}, "needs slo_ms")],
+)
+def test_a_function_that_cannot_be_served(spec: FunctionSpec, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RayBackend.open("auto", [spec.model_copy(update=change)])
+
+
+def test_an_address_without_a_cluster_is_one_line(joined: Any, spec: FunctionSpec) -> None:
+    ray.shutdown()
+    with pytest.raises(RappError, match=r"ray start --head"):
+        RayBackend.open("127.0.0.1:1", [spec])
+    ray.init(address=joined.address, logging_level="ERROR", log_to_driver=False)
+
+
+def test_a_node_dies_and_nothing_is_lost(backend: RayBackend, joined: Any, spec: FunctionSpec) -> None:
+    """What was on it is reported lost, its requests are tried again, the core starts a replacement."""
+    there = backend.observe().gpus
+    assert len(there) == 2
+    assert backend.apply(starts(*(gpu.id for gpu in there))) == []
+    seen = until(backend, ready(2))
+    dies = next(one for one in seen.instances if joined.second.node_id[:8] in one.gpu)
+    kept = spec.model_copy(update={"min_instances": 2})
+    core = Core([kept], {"f": times_of(kept)}, LastValue(), SimplePolicy(HALF), Settings())
+    state, decision = core.step(None, seen)
+    assert decision.actions == ()
+
+    # Its process stands still, so that what it is at is there when the node dies.
+    os.kill(ray.get(backend.router.process_of.remote(dies.id)), signal.SIGSTOP)
+    asked = ask(backend, 30)
+    until(
+        backend, lambda seen: (seen.functions["f"].queue, seen.functions["f"].in_flight) in ((0, 1), (0, 2))
+    )
+    time.sleep(0.5)
+    assert backend.observe().functions["f"].in_flight > 0
+    joined.remove_node(joined.second, allow_graceful=False)
+    check(asked)
+
+    reported: list[Reason] = []
+    end_s = time.monotonic() + 40
+    while not (dies.id in reported and ready(2)(seen) and len(seen.gpus) == 1):
+        assert time.monotonic() < end_s, seen
+        seen = backend.observe()
+        reported += [one.id for one in seen.instances if one.phase == Phase.LOST]
+        state, decision = core.step(state, seen)
+        assert backend.apply(decision) == []
+        reported += [action.reason for action in decision.actions]
+        time.sleep(0.1)
+    assert reported.count(dies.id) == 1, "it is reported once"
+    assert Reason.LOST in reported
+    assert {gpu.id for gpu in seen.gpus} == {gpu.id for gpu in there} - {dies.gpu}
+    assert {one.gpu for one in seen.instances} == {gpu.id for gpu in seen.gpus}
+    check(ask(backend, 10))
