@@ -20,6 +20,7 @@ from typing import Any
 
 from rapp.errors import ConfigError
 from rapp.runtime.ray_cluster import join, outcome_behind
+from scaler.backends.ray_names import ANSWER_TIMEOUT_S, NAMESPACE, ON_HEAD, ROUTER
 from scaler.backends.ray_queue import Tensors
 from scaler.backends.ray_router import RayFunction, Router
 from scaler.core.decision import Decision
@@ -27,16 +28,8 @@ from scaler.core.observation import Observation
 from scaler.errors import BackendError
 from scaler.functions import FunctionSpec
 
-NAMESPACE, ROUTER = "rapp", "rapp-router"
-"""Of the router in the cluster: `ray.get_actor(ROUTER, namespace=NAMESPACE)`."""
-
-ANSWER_TIMEOUT_S = 30.0
-"""For the router, which answers within milliseconds once it runs; it is long for its process to start."""
-
 MEMORY_MIB = 3529.0
 """Of an instance whose functions.yaml says nothing, as there (HAS-GPU)."""
-
-_ON_HEAD = {"node:__internal_head__": 0.001}
 
 
 class RayBackend:
@@ -158,7 +151,7 @@ class RayBackend:
         try:
             self._router = remote.options(
                 name=ROUTER, namespace=NAMESPACE, get_if_exists=True, lifetime="detached",
-                num_cpus=0, resources=_ON_HEAD, max_concurrency=100_000,
+                num_cpus=0, resources=ON_HEAD, max_concurrency=100_000,
             ).remote()  # fmt: skip
         except (self._ray.exceptions.RayError, ConnectionError, ValueError) as error:
             raise BackendError(f"{self.name}: the router cannot be started ({error})") from error

@@ -17,10 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rapp.errors import ConfigError, RappError
 from rapp.types import ResourceConfig
 from scaler.backends.base import Backend
-from scaler.core.decision import Decision, Reason, Start
+from scaler.core.decision import Decision, Drain, Reason, Start
 from scaler.core.observation import Observation, Phase
 from scaler.core.settings import Settings
 from scaler.core.step import Core
+from scaler.errors import BackendError
 from scaler.forecast.last_value import LastValue
 from scaler.functions import FunctionSpec
 from scaler.testing import BackendContract
@@ -31,6 +32,7 @@ ray = pytest.importorskip("ray", reason="needs the extra ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 from scaler.backends.ray import RayBackend  # noqa: E402
+from scaler.backends.ray_lease import RayLease  # noqa: E402
 from scaler.backends.ray_queue import DeadlineError, FailedError, RefusedError  # noqa: E402
 
 WEIGHTS = np.random.default_rng(5).standard_normal((8, 3)).astype(np.float32)
@@ -128,8 +130,10 @@ class TestRayBackend(BackendContract):
 def backend(joined: Any, spec: FunctionSpec) -> Iterator[RayBackend]:
     """A backend with nothing on it."""
     made = RayBackend.open(joined.address, [spec])
+    left = made.observe().instances
+    made.apply(Decision(tuple(Drain(one.id, "f", Reason.POLICY) for one in left)))
+    until(made, lambda seen: not seen.instances)
     yield made
-    made.shut_down()
     made.close()
 
 
@@ -156,11 +160,11 @@ def test_requests_that_end_otherwise_than_with_an_answer(backend: RayBackend) ->
     with pytest.raises(FailedError, match="no function g"):
         backend.infer("g", {})
     # Nothing runs: fifty wait until their time is over, and no more may.
-    waiting = ask(backend, 50, timeout_ms=1500)
+    waiting = ask(backend, 50, timeout_ms=3000)
     until(backend, lambda seen: seen.functions["f"].queue == 50)
     with pytest.raises(RefusedError, match="50 requests wait"):
         backend.infer("f", {"x": np.zeros((1, 8), np.float32)})
-    with pytest.raises(DeadlineError, match="within 1500 ms"):
+    with pytest.raises(DeadlineError, match="within 3000 ms"):
         ray.get(waiting[-1][1])
     view = backend.observe().functions["f"]
     assert (view.queue, view.completed, view.refused) == (0, 0, 51)
@@ -189,6 +193,31 @@ def test_requests_that_end_otherwise_than_with_an_answer(backend: RayBackend) ->
 def test_a_function_that_cannot_be_served(spec: FunctionSpec, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RayBackend.open("auto", [spec.model_copy(update=change)])
+
+
+def test_a_router_that_is_lost_is_started_anew(backend: RayBackend) -> None:
+    backend.apply(starts(backend.observe().gpus[0].id))
+    until(backend, ready(1))
+    ray.kill(backend.router)
+    with pytest.raises(BackendError, match="the router is lost"):
+        until(backend, lambda seen: False)
+    # The instances went with it; the devices are had again.
+    assert until(backend, lambda seen: len(seen.gpus) == 2).instances == ()
+
+
+def test_of_two_controllers_one_leads(joined: Any) -> None:
+    first, second = (RayLease(joined.address, 1.0, holder=name) for name in ("first", "second"))
+    assert first.lead()
+    assert not second.lead()
+    assert first.lead(), "it renews its own"
+    first.release()
+    assert second.lead()
+    second.release()
+    first.release()
+    assert first.lead()
+    time.sleep(1.1)
+    assert second.lead(), "the first did not renew"
+    assert not first.lead()
 
 
 def test_an_address_without_a_cluster_is_one_line(joined: Any, spec: FunctionSpec) -> None:

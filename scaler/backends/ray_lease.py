@@ -1,0 +1,82 @@
+"""`RayLease`: the right to make changes in a Ray cluster, kept by an actor on its head node.
+
+An actor does one call at a time, so taking and renewing are compare-and-swap by themselves, and one clock
+tells how old the lease is. It is not the router: a router that is started anew must not let two lead.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rapp.runtime.ray_cluster import join
+from scaler.backends.ray_names import ANSWER_TIMEOUT_S, LEASE, NAMESPACE, ON_HEAD
+from scaler.errors import BackendError
+from scaler.live.lease import holder_name
+
+
+class LeaseKeeper:
+    """The actor: who leads, and since when it was not renewed."""
+
+    def __init__(self) -> None:
+        self._holder, self._until_s = "", 0.0
+
+    def lead(self, holder: str, duration_s: float) -> bool:
+        """Take or renew the lease for `duration_s`; False: another one has it."""
+        now_s = time.monotonic()
+        if self._holder != holder and now_s < self._until_s:
+            return False
+        self._holder, self._until_s = holder, now_s + duration_s
+        return True
+
+    def release(self, holder: str) -> None:
+        """Let the next one lead, if `holder` does."""
+        if self._holder == holder:
+            self._until_s = 0.0
+
+
+class RayLease:
+    """A `Lease` for the controllers of one cluster, wherever they run.
+
+    Args:
+        address: of the cluster: `auto`, HOST:PORT or ray://HOST:PORT.
+        duration_s: a leader that has not renewed for so long does not lead any more, s.
+        holder: see `Lease.holder`.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        RappError: there is no such cluster.
+    """
+
+    def __init__(self, address: str, duration_s: float = 5.0, *, holder: str | None = None) -> None:
+        self._ray, _ = join(address)
+        self._address, self.duration_s = address, duration_s
+        self._holder = holder_name() if holder is None else holder
+
+    @property
+    def holder(self) -> str:
+        """As `Lease.holder`."""
+        return self._holder
+
+    def lead(self) -> bool:
+        """As `Lease.lead`."""
+        answer: bool = self._ask("lead", self._holder, self.duration_s)
+        return answer
+
+    def release(self) -> None:
+        """As `Lease.release`."""
+        self._ask("release", self._holder)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        remote: Any = self._ray.remote(LeaseKeeper)
+        try:
+            keeper = remote.options(
+                name=LEASE, namespace=NAMESPACE, get_if_exists=True, lifetime="detached",
+                num_cpus=0, resources=ON_HEAD, max_restarts=0,
+            ).remote()  # fmt: skip
+            return self._ray.get(getattr(keeper, method).remote(*arguments), timeout=ANSWER_TIMEOUT_S)
+        except (self._ray.exceptions.RayError, ConnectionError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BackendError(
+                f"ray:{self._address}: the lease's actor does not answer ({reason})"
+            ) from error
