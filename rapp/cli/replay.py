@@ -159,7 +159,8 @@ def replay(
         quantile=quantile,
         cold_start_s=cold_start,
         gpus=Gpus(gpus, gpu_memory_mib, gpu_host_cores),
-        physics=options.physics(beside, pairs),
+        physics=options.physics(beside),
+        pairs=pairs,
         chaos=options.chaos(crash_every, crash_at, lose_gpu or (), blind or (), model_factor),
         slo_multipliers=options.multipliers(slo_multipliers),
     )

@@ -74,44 +74,55 @@ def show(results: Sequence[ReplayResult], about: Mapping[str, Any]) -> None:
         )
     grouped = by_policy(results)
     out.print(_costs(grouped, list(total.violations_at)))
-    out.print(_behaviour(grouped))
+    out.print(_latencies(grouped))
+    out.print(_changes(grouped))
+    if total.violations_at:
+        least = min(total.violations_at)
+        out.print(f"at {least:g}x: violations if the objective were {least:g} times the base latency")
     if seeds > 1:
-        out.print(f"means over {seeds} seeds; ± is half a 95 % interval")
+        out.print(f"means over {seeds} seeds; ±: half a 95 % interval by Student's t")
     for policy, own in grouped.items():
         if own[0].recoveries:
             _recoveries(policy, [had for one in own for had in one.recoveries])
 
 
 def _costs(grouped: Mapping[str, Sequence[ReplayResult]], multipliers: Sequence[float]) -> Any:
-    made = table(
-        "policy", "GPU-s/1,000", "GPU h", "host-core h", "violations", *(f"at {m:g}x" for m in multipliers)
-    )
+    made = table("policy", "GPU-s/1,000", "violations", *(f"at {m:g}x" for m in multipliers))
     for policy, own in grouped.items():
+        cost, share = (mean_of(own, FIGURES[name]) for name in ("gpu_s_per_1000", "violations_pct"))
         made.add_row(
             policy,
-            *(
-                _figure(mean_of(own, FIGURES[name]))
-                for name in ("gpu_s_per_1000", "whole_gpu_h", "host_core_h")
-            ),
-            _percent(mean_of(own, FIGURES["violations_pct"])),
-            *(_percent(Mean(mean_of(own, violations_pct_at(m)).value, None)) for m in multipliers),
+            (_ms(cost.value) if math.isfinite(cost.value) else "-") + _within(cost),
+            f"{share.value:.2f} %{_within(share)}",
+            *(f"{mean_of(own, violations_pct_at(m)).value:.2f} %" for m in multipliers),
         )
     return made
 
 
-def _behaviour(grouped: Mapping[str, Sequence[ReplayResult]]) -> Any:
-    made = table(
-        "policy", "p50 ms", "p95", "p99", "instances", "most", "starts", "resizes", "drains", "refused"
-    )
+def _latencies(grouped: Mapping[str, Sequence[ReplayResult]]) -> Any:
+    made = table("policy", "p50 ms", "p95 ms", "p99 ms", "instances", "most", "refused", "dropped")
     for policy, own in grouped.items():
-        latencies = [mean_of(own, FIGURES[name]).value for name in ("p50_ms", "p95_ms", "p99_ms")]
-        counts = [mean_of(own, FIGURES[name]).value for name in ("starts", "resizes", "drains", "refused")]
+        latency = [mean_of(own, FIGURES[name]).value for name in ("p50_ms", "p95_ms", "p99_ms")]
         made.add_row(
             policy,
-            *("-" if math.isnan(value) else _ms(value) for value in latencies),
+            *("-" if math.isnan(value) else _ms(value) for value in latency),
             f"{mean_of(own, FIGURES['instances']).value:.1f}",
             f"{max(one.total.most_instances for one in own)}",
-            *(f"{value:,.0f}" for value in counts),
+            *(f"{mean_of(own, FIGURES[name]).value:,.0f}" for name in ("refused", "lost")),
+        )
+    return made
+
+
+def _changes(grouped: Mapping[str, Sequence[ReplayResult]]) -> Any:
+    made = table("policy", "GPU h", "host-core h", "starts", "resizes", "drains", "not made")
+    for policy, own in grouped.items():
+        made.add_row(
+            policy,
+            *(f"{mean_of(own, FIGURES[name]).value:.3g}" for name in ("whole_gpu_h", "host_core_h")),
+            *(
+                f"{mean_of(own, FIGURES[name]).value:,.0f}"
+                for name in ("starts", "resizes", "drains", "not_made")
+            ),
         )
     return made
 
@@ -143,11 +154,5 @@ def _seconds(value: float) -> str:
     return "not within the trace" if math.isinf(value) else f"{value:g} s"
 
 
-def _figure(mean: Mean) -> str:
-    if math.isnan(mean.value):
-        return "-"
-    return _ms(mean.value) + ("" if mean.within is None else f" ±{mean.within:.2g}")
-
-
-def _percent(mean: Mean) -> str:
-    return f"{mean.value:.2f} %" + ("" if mean.within is None else f" ±{mean.within:.2g}")
+def _within(mean: Mean) -> str:
+    return "" if mean.within is None else f" ±{mean.within:.2g}"

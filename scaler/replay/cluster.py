@@ -38,6 +38,8 @@ class Cluster:
         physics: how the hardware behaves.
         seed: of the noise.
         start_s: time at which the clock starts, s; below 0 the cluster is set up before the trace begins.
+        beside: factor on the times of a batch of one function beside a busy row of another, (F, F); None:
+            that of `physics` for all.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Cluster:
         physics: Physics,
         seed: int,
         start_s: float = 0.0,
+        beside: FloatArray | None = None,
     ) -> None:
         self.functions = {function.name: function for function in functions}
         self.gpus = {gpu.id: gpu for gpu in gpus}
@@ -72,7 +75,7 @@ class Cluster:
             instances=SLOTS,
             most_batch=physics.most_batch,
             noise=np.exp(run.normal(-(sigma**2) / 2, sigma, 1 << 16)) if sigma > 0 else np.ones(1),
-            beside=physics.beside,
+            beside=physics.beside if beside is None else beside,
         )
         # Views of the tables, once: to make one takes longer than to look at it.
         self._clock, self._stage = self.world.now, self.world.stage

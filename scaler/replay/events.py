@@ -53,11 +53,12 @@ def run_until(w: World, end: float) -> None:
             break
         if kind == 1:
             _arrive(w)
+            index = requests[clock.next_request - 1].function_of
         elif kind == 2:
             _instance_event(w, index)
-        else:
-            w.function_table[index].timer = np.inf
-            dispatch(w, index)
+            index = w.instance_table[index].function
+        # In one place for all events: it is most of the code, and each place would have its own.
+        dispatch(w, index)
 
 
 @within
@@ -74,7 +75,6 @@ def _arrive(w: World) -> None:
         return
     w.queue[f, (own.queue_head + own.queue_length) % w.queue.shape[1]] = request
     own.queue_length += 1
-    dispatch(w, f)
 
 
 @within
@@ -147,9 +147,7 @@ def _instance_event(w: World, i: int) -> None:
     one.event_at = np.inf
     one.stage = IDLE
     if one.draining == 1:
-        stop(w, i)
-    else:
-        dispatch(w, one.function)
+        _take_away(w, i)
 
 
 @within
@@ -171,6 +169,12 @@ def _release(w: World, i: int) -> None:
 def stop(w: World, i: int) -> None:
     """Take instance `i` away; what it carried goes back to the head of the queue, or is lost after
     `MOST_TRIES`."""
+    _take_away(w, i)
+    dispatch(w, w.instance_table[i].function)
+
+
+@within
+def _take_away(w: World, i: int) -> None:
     one = w.instance_table[i]
     f = one.function
     own, ring = w.function_table[f], w.queue.shape[1]
@@ -195,7 +199,6 @@ def stop(w: World, i: int) -> None:
             w.members[f, m] = w.members[f, last]
             break
     own.member_count = last
-    dispatch(w, f)
 
 
 @within

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rapp.errors import ConfigError
+from rapp.profiles import PairTable
 from rapp.recommend import Risk
 from rapp.types import QuotaKind
 from scaler.core.settings import Settings
@@ -41,6 +42,7 @@ class Inputs:
         quota_kind: what quotas limit, in planning and in truth.
         forecaster, season_s: name of the forecaster, and its season, s.
         risk, tick_s, quantile: as `Settings`. cold_start_s: instead of that of each function.
+        pairs: a pair table, how networks on one GPU slow each other.
         gpus, physics, chaos, slo_multipliers: as `ReplaySetup`.
     """
 
@@ -65,6 +67,7 @@ class Inputs:
     gpus: Gpus = field(default_factory=Gpus)
     physics: Physics = field(default_factory=Physics)
     chaos: Chaos = field(default_factory=Chaos)
+    pairs: Path | None = None
     slo_multipliers: tuple[float, ...] = ()
 
     def setups(self, seeds: Sequence[int]) -> list[ReplaySetup]:
@@ -90,6 +93,7 @@ class Inputs:
             settings=Settings(tick_s=self.tick_s, quantile=self.quantile, risk=self.risk),
             forecaster=forecaster(self.forecaster, season_s=self.season_s),
             chaos=self.chaos,
+            pairs=None if self.pairs is None else PairTable.read(self.pairs),
             slo_multipliers=self.slo_multipliers,
         )
         first.check()
@@ -153,6 +157,7 @@ class Inputs:
                 "run_noise": self.physics.run_noise,
                 "process_noise": self.physics.process_noise,
                 "beside": self.physics.beside,
+                "pairs": None if self.pairs is None else str(self.pairs),
                 "change_delay_s": self.physics.change_delay_s,
             },
             "chaos": {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from rapp.errors import ConfigError
@@ -81,17 +80,14 @@ def chaos(
     return Chaos(crash_every_s, at_s, tuple(lost), tuple(gaps), model_factor)
 
 
-def physics(beside: float, pairs: Path | None) -> Physics:
+def physics(beside: float) -> Physics:
     """How the hardware behaves.
 
     Raises:
         ConfigError: a factor below 1.
-        ProfileError: the pair table cannot be read.
     """
     if not 1 <= beside < math.inf:
         raise ConfigError(f"--beside is {beside:g}: it must be 1 or more")
-    if pairs is not None:
-        raise ConfigError("--pairs: not yet")
     return Physics(beside=beside)
 
 

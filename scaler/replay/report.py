@@ -236,6 +236,7 @@ def _change(change: Change) -> dict[str, str]:
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The setup as pairs of name and text."""
     gpus, physics, chaos = about["gpus"], about["physics"], about["chaos"]
+    beside = f"× {physics['beside']:g}" + (" or as measured" if physics["pairs"] else "")
     part = "" if about["scale"] == 1 else f", × {about['scale']:g}"
     facts = [
         ("trace", f"{PurePath(about['trace']).name}{part}, {about['arrivals']} arrivals"),
@@ -248,7 +249,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "simulated hardware",
             f"quota window {1e3 * physics['window_s']:g} ms, noise {100 * physics['run_noise']:g} % a run and"
-            f" {100 * physics['process_noise']:g} % a process, × {physics['beside']:g} beside a busy row,"
+            f" {100 * physics['process_noise']:g} % a process, {beside} beside a busy row,"
             f" changes take {1e3 * physics['change_delay_s']:g} ms",
         ),
     ]

@@ -87,6 +87,7 @@ class Run:
             replace(setup.physics, most_batch=most_batch),
             setup.seed,
             start_s=-self._lead * tick_s,
+            beside=setup.beside(),
         )
         self._ticks = math.ceil(setup.end_s / tick_s - 1e-9)
         self.series = Series([spec.name for spec in specs], self._ticks)

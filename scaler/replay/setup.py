@@ -16,6 +16,7 @@ import numpy as np
 
 from rapp.errors import ConfigError
 from rapp.latency_model import LatencyModel
+from rapp.profiles import PairTable
 from rapp.types import FloatArray
 from scaler.arrivals import RateSteps
 from scaler.core.observation import GpuView
@@ -77,6 +78,8 @@ class ReplaySetup:
         physics: how the hardware behaves; its `most_batch` is taken from the functions.
         settings: of the core. forecaster: of rates.
         chaos: what goes wrong.
+        pairs: how much networks on one GPU slow each other, as measured; pairs without a measurement, and all
+            without a table, do by `physics.beside`.
         slo_multipliers: further objectives whose violations are counted, as multiples of the truth's mean
             latency at SM 100 %, quota 100 %, batch 1. The run is steered by each function's own objective.
 
@@ -97,6 +100,7 @@ class ReplaySetup:
     settings: Settings = field(default_factory=Settings)
     forecaster: Forecaster = field(default_factory=Kalman)
     chaos: Chaos = field(default_factory=Chaos)
+    pairs: PairTable | None = None
     slo_multipliers: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -148,6 +152,17 @@ class ReplaySetup:
     def memory_mib(self) -> dict[str, float]:
         """By function: device memory of one instance, MiB."""
         return {spec.name: memory_mib(spec, self.truth_times[spec.name]) for spec in self.functions}
+
+    def beside(self) -> FloatArray:
+        """Factor on the times of a batch of one function beside a busy row of another, (F, F)."""
+        networks = [spec.network_name for spec in self.functions]
+        table = np.full((len(networks), len(networks)), self.physics.beside)
+        if self.pairs is not None:
+            for f, network in enumerate(networks):
+                for g, other in enumerate(networks):
+                    measured = self.pairs.lookup(network, other)
+                    table[f, g] = self.physics.beside if measured is None else max(measured, 1.0)
+        return table
 
     @cached_property
     def specs(self) -> tuple[FunctionSpec, ...]:
