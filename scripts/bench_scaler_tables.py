@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def write_results(*_):
+    print("tables: not yet")
