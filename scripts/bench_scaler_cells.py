@@ -35,11 +35,11 @@ POLICIES = ("hybrid", "has-gpu", "fast-gshare", "fast-gshare-best", "whole-gpu",
 
 BASELINES = ("has-gpu", "fast-gshare", "fast-gshare-best", "whole-gpu", "static")
 
-FIRST_SEEDS = 3
-"""Seeds of the first part of a cell; the second has the rest."""
+FIRST_SEEDS = ((50_000, 3), (300_000, 2), (math.inf, 1))
+"""Seeds of the first part of a cell with at most so many requests a seed; the second part has the rest."""
 
-LARGE = 200_000
-"""Requests from which a cell has one seed in its first part."""
+LEAST_SEEDS = 3
+"""Of both parts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,6 @@ def whole_gpu_s(times: ServiceTimes) -> float:
 
 def seeds(requests: float, part: int, enough: int) -> range:
     """Seeds of a part of a cell with so many requests a seed; `enough` are to come from both parts."""
-    first = FIRST_SEEDS if requests < LARGE else 1
-    both = max(math.ceil(enough / max(requests, 1.0)), FIRST_SEEDS)
+    first = next(count for most, count in FIRST_SEEDS if requests <= most)
+    both = max(math.ceil(enough / max(requests, 1.0)), LEAST_SEEDS)
     return range(first) if part == 0 else range(first, both)

@@ -86,12 +86,8 @@ def mean_wait(load: float, servers: int, noise: np.ndarray) -> tuple[float, floa
     w = queue_of(arrival, servers, noise)
     events.run_until(w, float(arrival[-1]) + 1000)
     assert int(w.served[0]) == REQUESTS
-    waits = w.latency / SERVICE_S
-    if len(noise) > 1:
-        # One server serves in the order of arrival, so that the k-th request has the k-th service.
-        waits = waits - noise
-    else:
-        waits = waits - 1.0
+    # One server serves in the order of arrival, so that the k-th request has the k-th service.
+    waits = w.latency / SERVICE_S - (noise if len(noise) > 1 else 1.0)
     means = waits.reshape(PARTS, -1).mean(axis=1)
     return float(means.mean()), T_99 * float(means.std(ddof=1)) / float(np.sqrt(PARTS))
 

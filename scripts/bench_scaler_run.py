@@ -1,7 +1,7 @@
 """One part of one cell of scripts/bench_scaler.py: its policies, one after another, over its seeds.
 
-A policy's part is one file, OUT/cells/CELL/PART-POLICY.json, with a digest of the policy's own sources and one
-of everything else that a replay consists of, so that results of changed policies are known.
+A policy's part is one file, OUT/cells/CELL/PART-POLICY.json, with a digest of the policy's own sources and
+one of everything else that a replay consists of, so that results of changed policies are known.
 """
 
 from __future__ import annotations
