@@ -142,7 +142,7 @@ class Local:
         return made
 
     def _instance(self, one: Mapping[str, Any], counts: Counts, known: bool) -> InstanceView:
-        # One that was not there at the last look did all that it did since; at the first look, nothing counts.
+        # One that was not there at the last look did all since then; at the first look, nothing counts.
         before = self._instances.get((one["id"], one["started_s"]), dict.fromkeys(_SUMS, 0.0))
         if not known:
             before = counts

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -46,11 +47,6 @@ class ServedFunction:
         self._loop = asyncio.get_running_loop()
 
     @property
-    def now_s(self) -> float:
-        """Time of the clock that latencies are counted on, s."""
-        return self._loop.time()
-
-    @property
     def in_flight(self) -> int:
         """Samples in a batch now."""
         return sum(len(one.carried) for one in self.instances)
@@ -80,7 +76,7 @@ class ServedFunction:
 
     def submit(self, request: Request) -> None:
         """Queue a request whose slots are filled."""
-        request.timer = self._loop.call_at(request.deadline_s, self._expire, request)
+        request.timer = self._loop.call_later(request.deadline_s - time.monotonic(), self._expire, request)
         self.queue.extend(request.samples)
         self.dispatch()
 
@@ -113,11 +109,11 @@ class ServedFunction:
                 return
             most = best.config.batch
             if len(queue) < most and self._delay_s > 0:
-                due_s = queue[0].request.arrived_s + self._delay_s
-                if due_s > self._loop.time():
-                    self._timer = self._loop.call_at(due_s, self.dispatch)
+                wait_s = queue[0].request.arrived_s + self._delay_s - time.monotonic()
+                if wait_s > 0:
+                    self._timer = self._loop.call_later(wait_s, self.dispatch)
                     return
-            best.run(self._batch(most), self._loop.time())
+            best.run(self._batch(most))
 
     def _batch(self, most: int) -> list[Sample]:
         queue = self.queue
@@ -131,7 +127,7 @@ class ServedFunction:
 
     def completed(self, instance: Instance, batch: Sequence[Sample]) -> None:
         """The slots of a batch hold its results."""
-        now_s = self._loop.time()
+        now_s = time.monotonic()
         for sample in batch:
             request = sample.request
             sample.running = False

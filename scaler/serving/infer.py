@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from http import HTTPStatus
 
 from scaler.serving.asgi import Receive, Scope, Send
@@ -58,7 +59,7 @@ class InferRoute:
         return function
 
     async def _infer(self, function: ServedFunction, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived_s, name = function.now_s, function.spec.name
+        arrived_s, name = time.monotonic(), function.spec.name
         header_length = header(scope, HEADER_LENGTH)
         timeout_s = self._header_timeout_s(scope)
         most_bytes = self._most_bytes[name, header_length is not None]

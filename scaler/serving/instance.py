@@ -118,13 +118,13 @@ class Instance:
         # What was learned of its pace does not hold any more.
         self.sample_s = 0.0
 
-    def run(self, batch: Sequence[Sample], now_s: float) -> None:
+    def run(self, batch: Sequence[Sample]) -> None:
         """Have it run a batch; it must be idle."""
         assert self.worker is not None
         for sample in batch:
             sample.tries += 1
             sample.running = True
-        self.carried, self._begun_s = batch, now_s
+        self.carried, self._begun_s = batch, time.monotonic()
         self._batch_id += 1
         self.worker.send({"id": self._batch_id, "slots": [sample.slot for sample in batch]})
         self._set_timer(self._hung_s, self._hangs)
@@ -191,7 +191,7 @@ class Instance:
         counts.run_s += message["run_ns"] / 1e9
         counts.device_s += message["device_ms"] / 1e3
         counts.held_s += message["held_ns"] / 1e9
-        sample_s = (self._loop.time() - self._begun_s) / len(batch)
+        sample_s = (time.monotonic() - self._begun_s) / len(batch)
         self.sample_s += _SMOOTHING * (sample_s - self.sample_s) if self.sample_s else sample_s
         self._owner.completed(self, batch)
 

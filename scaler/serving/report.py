@@ -25,13 +25,13 @@ def observation_json(fleet: Fleet) -> dict[str, Any]:
         "version": VERSION,
         "boot_id": fleet.boot_id,
         "now_s": now_s,
-        "functions": {name: _function(one) for name, one in fleet.functions.items()},
+        "functions": {name: _function(one, now_s) for name, one in fleet.functions.items()},
         "instances": [_instance(one) for one in fleet.instances.values()],
         "gpus": [{"id": gpu.id, "memory_mib": gpu.memory_mib, "host_cores": gpu.host_cores}],
     }
 
 
-def _function(function: ServedFunction) -> dict[str, Any]:
+def _function(function: ServedFunction, now_s: float) -> dict[str, Any]:
     counts, spec = function.counts, function.spec
     return {
         "arrivals": counts.arrivals,
@@ -40,7 +40,7 @@ def _function(function: ServedFunction) -> dict[str, Any]:
         "refused": counts.refused + counts.expired + counts.failed,
         "queue": len(function.queue),
         "in_flight": function.in_flight,
-        "latency_ms": counts.latency_ms(function.now_s, spec.slo_quantile),
+        "latency_ms": counts.latency_ms(now_s, spec.slo_quantile),
         "slo_ms": function.slo_ms,
         "slo_quantile": spec.slo_quantile,
         "queue_limit": spec.queue_limit,

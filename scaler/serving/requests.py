@@ -52,7 +52,7 @@ class Request:
     """A request that was read whole.
 
     Args:
-        arrived_s: time at which it came, s of the loop's clock. deadline_s: when it must have ended.
+        arrived_s: time at which it came, s of CLOCK_MONOTONIC. deadline_s: when it must have ended.
         slots: one for each of its samples.
     """
 
