@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from rapp import __version__
 from rapp.cli import (
+    autoscale,
     calibrate,
     doctor,
     evaluate,
@@ -77,6 +78,7 @@ app.add_typer(forecast.app, name="forecast")
 app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
 app.command("load")(load.load)
+app.command("autoscale")(autoscale.autoscale)
 app.command("doctor")(doctor.doctor)
 
 

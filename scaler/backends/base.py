@@ -27,10 +27,11 @@ class Backend(Protocol):
     def observe(self) -> Observation:
         """What there is now; counts are those since the call before.
 
-        A backend that was opened just now counts from then on, or says `arrivals` None in its first
-        observation. Where counts could not be had and the call answered all the same, `arrivals` is None
-        until there are two to subtract: what came in between belongs to no tick. After a call that raised,
-        they are those since the last one that did not.
+        Each backend that is opened counts for itself, so that several controllers see the same. The first
+        observation has `arrivals` None, or counts over a time that nobody knows, which a controller does not
+        use. Where counts could not be had and the call answered all the same, `arrivals` is None until there
+        are two to subtract: what came in between belongs to no tick. After a call that raised, they are those
+        since the last one that did not.
 
         Times are seconds on a clock that never goes back, also not over a restart of the controller. What
         could not be seen is None or absent, never a guess.

@@ -60,8 +60,7 @@ class Controller:
         self._ticks = Ticks(self._clock.now_s(), tick_s)
         self._backoff = Backoff(tick_s)
         self._state = None if state_file is None else state_file.read()
-        # What came while there was no controller belongs to no tick.
-        self._is_fresh = self._state is not None
+        self._is_first = True
 
     def run(self, stop: Stopping, most_ticks: int | None = None) -> None:
         """Decide at each tick until `stop` is set; then let go of the lease and the backend.
@@ -111,8 +110,9 @@ class Controller:
         except BackendError as error:
             self._failed(Happening.BLIND, error)
             return None
-        if self._is_fresh:
-            self._is_fresh = False
+        first, self._is_first = self._is_first, False
+        if first and (seen.instances or any(view.arrivals for view in seen.functions.values())):
+            # What came before belongs to no tick: taken for a tick's, it would be far too much or too little.
             views = {name: replace(view, arrivals=None) for name, view in seen.functions.items()}
             return replace(seen, functions=views)
         return seen

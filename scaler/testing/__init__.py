@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from scaler.testing.backend import BackendContract
 from scaler.testing.forecaster import ForecasterContract
+from scaler.testing.lease import LeaseContract
 from scaler.testing.policy import PolicyContract
 
-__all__ = ["BackendContract", "ForecasterContract", "PolicyContract"]
+__all__ = ["BackendContract", "ForecasterContract", "LeaseContract", "PolicyContract"]
