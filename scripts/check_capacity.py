@@ -1,13 +1,12 @@
-"""Predicted capacity against that of the replay's event loop: how far `scaler.capacity.rate` is off, and where.
+"""Predicted capacity against that of the replay's event loop: how far `scaler.capacity.rate` is off.
 
     python scripts/check_capacity.py [--cases 60] [--requests 100000] [--seed 0] [--quantile 0.99]
 
-Each case is drawn anew: device time D and host time H as the networks of the public V100 profiles have them
-at SM partitions of 10 to 100 %, growth of D with the batch, quota, batch, number of instances, and an
-objective from what just works up to several times that. The simulated capacity is the Poisson rate at which
-the quantile of the latency equals the objective: a search to 1 % under the same draws for every rate. Runs
-vary by 2.9 % and instances by 5.8 %; the instances are drawn anew every 2,000 requests. Each has a row and a
-GPU of its own, so that nothing but quota and queue delays it.
+Each case is drawn anew: a network, an objective of 1.5 to 5 times its base latency and a demand, for which
+instances are planned as policies plan them. The simulated capacity of those is the Poisson rate at which the
+quantile of the latency equals the objective: a search to 1 % under the same draws for every rate. Runs vary
+by 2.9 % and instances by 5.8 %; the instances are drawn anew every 2,000 requests. Each has a GPU of its own,
+so that nothing but quota and queue delays it.
 
 The ratio predicted / simulated should lie in 0.85 to 1.05: below, instances are set aside for nothing; above,
 the objective is missed.
@@ -22,14 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapp.cli.tables import console, table
-from rapp.inference.law import soft_maximum
 from rapp.types import FloatArray
+from scaler.capacity.plans import plan_table
 from scaler.capacity.rate import WINDOW_MS, capacity_rps
 from scaler.replay import events
 from scaler.replay.world import empty_world
+from scaler.sources.service_times import ServiceTimes
 
 LOW, HIGH = 0.85, 1.05
-WORST = 15
+WORST, MOST_INSTANCES = 15, 24
 RUN_NOISE, INSTANCE_NOISE, RENEWED = 0.029, 0.058, 2000
 
 
@@ -63,20 +63,40 @@ class Question:
 
 
 def drawn(rng: np.random.Generator, quantile: float) -> Question:
-    """A question that has an answer above 0."""
+    """Instances as planned for a demand on a network, half of them resized to less of it."""
     while True:
-        batch, instances = int(rng.choice([1, 2, 4, 8])), int(rng.choice([1, 1, 2, 3, 4, 6, 8, 12]))
-        # Batches of 8 on a small SM partition take 8 times as long, on a large one as little as twice.
-        first, growth = np.exp(rng.uniform(math.log(2), math.log(40))), rng.uniform(0.15, 1.0)
-        device = first * (1 - growth + growth * np.arange(1, batch + 1))
-        host = np.full(batch, first * np.exp(rng.uniform(math.log(0.1), math.log(3))))
-        pace = np.exp(soft_maximum(np.log(device), np.log(host)))
-        quota = rng.choice([0.1, 0.2, 0.3, 0.5, 0.7, 1.0])
-        alone = max(pace[0], device[0] / quota - WINDOW_MS)
-        slo_ms = alone * np.exp(rng.uniform(math.log(1.2), math.log(8)))
-        question = Question(device, pace, float(quota), instances, float(slo_ms), quantile)
-        if question.predicted_rps() > 0.05:
+        times = network(rng, int(rng.choice([4, 8, 16])))
+        slo_ms = times.base_ms() * _log_uniform(rng, 1.5, 5)
+        demand_rps = _log_uniform(rng, 0.05, 8) * 1e3 / float(times.device_ms[-1, 0])
+        plans = plan_table(times, slo_ms, quantile, int(times.batch[-1]))
+        plan = plans.cheapest(demand_rps, scarcity=float(rng.integers(2)))
+        if plan is None or plan.number > MOST_INSTANCES:
+            continue
+        if rng.random() < 0.5:
+            plan = plans.resized(plan.number, plan.config.sm_pct, demand_rps * rng.uniform(0.3, 1))
+        batch = np.arange(1, plan.config.batch + 1)
+        device_ms, _ = times.device_and_host_ms(plan.config.sm_pct, batch)
+        pace_ms = times.execution_ms(plan.config.sm_pct, batch)
+        question = Question(device_ms, pace_ms, plan.config.quota_pct / 100, plan.number, slo_ms, quantile)
+        if question.predicted_rps() > 0:
             return question
+
+
+def network(rng: np.random.Generator, most_batch: int) -> ServiceTimes:
+    """Times in closed form, in the ranges of the public V100 profiles.
+
+    D grows with the batch by 15 to 95 % of its first, and by 1 / SM but for a part that gains nothing from
+    more SMs, up to a half; H is a tenth to twice the least D.
+    """
+    sm_pct, batch = np.arange(5.0, 101.0, 5.0), np.unique(np.minimum([1.0, 2, 4, 8, 16], most_batch))
+    first, growth, serial = _log_uniform(rng, 2, 25), rng.uniform(0.15, 0.95), rng.uniform(0, 0.5)
+    device = np.outer(serial + (1 - serial) * 100 / sm_pct, first * (1 + growth * (batch - 1)))
+    host = np.full_like(device, first * _log_uniform(rng, 0.1, 2))
+    return ServiceTimes("drawn", "closed form", sm_pct, batch, device, host, np.ones_like(device))
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(math.log(low), math.log(high))))
 
 
 class Simulation:

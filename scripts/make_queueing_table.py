@@ -30,7 +30,7 @@ from scaler.replay.events import COMPILED, compiled
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 32, 64])
 """Numbers of servers, and batches; between them the table is interpolated."""
 
-SINGLE = np.array([1.0, 0.95, 0.85, 0.7, 0.5, 0.25])
+SINGLE = np.array([1.0, 0.95, 0.85, 0.7, 0.5, 0.25, 0.12, 0.06, 0.03])
 """r: service of a single request against that of a full batch."""
 
 # Close together where little load already makes the quantile jump from no wait to a residual service.

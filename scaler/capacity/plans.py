@@ -5,7 +5,8 @@
     table.resized(4, sm_pct=10, demand_rps=120)      # what the same four need now
 
 Cost is GPU-seconds a second, instances x SM share x quota. Rates of all configurations of k instances are
-one array, made when k is first asked for; plans are kept by demand, on a geometric grid.
+one array, made when k is first asked for at the quotas `KNOTS_PCT`, straight in between; plans are kept by
+demand, on a geometric grid.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rapp.inference.law import soft_maximum
 from rapp.types import FloatArray, ResourceConfig
-from scaler.capacity.rate import WINDOW_MS, capacity_rps
+from scaler.capacity.rate import WINDOW_MS, table_rps
 from scaler.sources.base import BATCHES
 from scaler.sources.service_times import ServiceTimes
 
 QUOTAS_PCT = np.arange(1.0, 101.0)
 """Quotas that are planned with: steps of 1 %."""
+
+KNOTS_PCT = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100.0])
+"""Quotas that rates are worked out at."""
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 """Numbers of instances that plans have; then twice the last, and so on up to `MOST_INSTANCES`."""
@@ -87,30 +92,25 @@ class PlanTable:
         self.sm_pct, self.batches = sm_pct, batches
         self._device_ms, self._pace_ms = device_ms, pace_ms
         self._slo_ms, self._quantile, self._window_ms = slo_ms, quantile, window_ms
-        self._rates: dict[int, FloatArray] = {}
+        self._rates: dict[int, NDArray[np.float32]] = {}
         self._plans: dict[tuple[int, float, float], Plan | None] = {}
 
-    def rates_rps(self, number: int) -> FloatArray:
+    def rates_rps(self, number: int) -> NDArray[np.float32]:
         """(S, B, Q) rate within the objective of `number` instances of each configuration.
 
         More than the largest of `NUMBERS` count as equal parts with a queue each: a lower bound.
         """
         if number not in self._rates:
             parts = math.ceil(number / NUMBERS[-1])
-            rates = [
-                parts
-                * capacity_rps(
-                    self._device_ms[:, None, :batch],
-                    self._pace_ms[:, None, :batch],
-                    QUOTAS_PCT / 100,
-                    number // parts,
-                    self._slo_ms,
-                    self._quantile,
-                    window_ms=self._window_ms,
-                )
-                for batch in self.batches
-            ]
-            self._rates[number] = np.maximum.accumulate(np.stack(rates, axis=1), axis=-1)
+            at_knots = parts * table_rps(
+                self._device_ms, self._pace_ms, KNOTS_PCT / 100, self.batches, number // parts,
+                self._slo_ms, self._quantile, window_ms=self._window_ms,
+            )  # fmt: skip
+            at_knots = np.maximum.accumulate(at_knots.swapaxes(0, 1), axis=-1)
+            low = np.minimum(np.searchsorted(KNOTS_PCT, QUOTAS_PCT, side="right") - 1, len(KNOTS_PCT) - 2)
+            share = (QUOTAS_PCT - KNOTS_PCT[low]) / (KNOTS_PCT[low + 1] - KNOTS_PCT[low])
+            rates = at_knots[..., low] * (1.0 - share) + at_knots[..., low + 1] * share
+            self._rates[number] = rates.astype(np.float32)
         return self._rates[number]
 
     def rate_rps(self, number: int, config: ResourceConfig) -> float:

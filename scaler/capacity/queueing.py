@@ -11,92 +11,112 @@ There is no closed form of this. With b = 1 and equal services it is M/D/k (Crom
 which the tests compare the simulation that made the table, `scripts/make_queueing_table.py`. For b > 1 even
 an approximation by Erlang's C over k b slots is far off: a request waits for the next service to begin,
 although there is room in those that run.
+
+What is asked is the load for a latency. So each part of the table is turned around when it is first used,
+onto even grids over log r and log latency, where an answer is read without a search.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rapp.types import FloatArray
 
 FILE = Path(__file__).with_name("queueing.npz")
 
+SINGLES = np.geomspace(0.03, 1.0, 49)
+"""r of the table that is turned around, steps of 8 %; below the first one it counts as the first."""
+
+LATENCIES = np.geomspace(0.03, 120.0, 417)
+"""Latencies of it in units of T[b], steps of 2 %; above the last one it counts as that."""
+
+IndexArray = NDArray[np.intp]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Queue:
-    """One queue under rising load, for several r.
+class Queues:
+    """Queues of the same servers under rising load, one for each of several largest batches.
 
     Args:
         single: (R,) r, ascending. load: (L,) ascending, in (0, 1).
-        latency: (R, L) quantile of the latency in units of T[b], non-decreasing along the load.
-        mean_batch: (R, L) requests per service.
+        within: (N, len(SINGLES), len(LATENCIES)) largest load whose quantile of the latency is at most that.
+        mean_batch: (N, R, L) requests per service.
     """
 
     single: FloatArray
     load: FloatArray
-    latency: FloatArray
+    within: NDArray[np.float32]
     mean_batch: FloatArray
 
-    def load_within(self, latency: ArrayLike, single: ArrayLike = 1.0) -> FloatArray:
+    def load_within(self, latency: ArrayLike, single: ArrayLike = 1.0, which: ArrayLike = 0) -> FloatArray:
         """The largest load whose quantile of the latency is at most `latency`; 0: an idle server is late.
 
         Args:
-            latency: in units of T[b]. single: r; both broadcast together.
+            latency: in units of T[b]. single: r. which: index of the largest batch; all broadcast together.
         """
-        x, r = np.broadcast_arrays(np.asarray(latency, np.float64), np.asarray(single, np.float64))
-        if (r == 1.0).all():
-            return self._load_within(x, len(self.single) - 1)
-        low, share = self._between(r)
-        found = np.zeros(x.shape)
-        for row in range(len(self.single)):
-            weight = np.where(low == row, 1.0 - share, 0.0) + np.where(low == row - 1, share, 0.0)
-            if weight.any():
-                found += weight * self._load_within(x, row)
-        return found
+        n = np.asarray(which)
+        x, x_share = _on_grid(LATENCIES, latency)
+        r, r_share = _on_grid(SINGLES, single)
+        low = self.within[n, r, x] + x_share * (self.within[n, r, x + 1] - self.within[n, r, x])
+        r = r + 1
+        high = self.within[n, r, x] + x_share * (self.within[n, r, x + 1] - self.within[n, r, x])
+        return np.asarray(low + r_share * (high - low), np.float64)
 
-    def batch_at(self, load: ArrayLike, single: ArrayLike = 1.0) -> FloatArray:
-        """Requests per service at a load; at least 1."""
-        x, r = np.broadcast_arrays(np.asarray(load, np.float64), np.asarray(single, np.float64))
-        low, share = self._between(r)
-        at = np.interp(x, self.load, np.arange(len(self.load), dtype=np.float64))
-        left = np.minimum(at.astype(np.intp), len(self.load) - 2)
-        way = at - left
-        table = self.mean_batch
-        first = table[low, left] + way * (table[low, left + 1] - table[low, left])
-        second = table[low + 1, left] + way * (table[low + 1, left + 1] - table[low + 1, left])
+    def batch_at(self, load: ArrayLike, single: ArrayLike = 1.0, which: ArrayLike = 0) -> FloatArray:
+        """Requests per service at a load, at least 1; arguments as `load_within`."""
+        n, x = np.asarray(which), np.asarray(load, np.float64)
+        r, r_share = _between(self.single, np.asarray(single, np.float64))
+        at, share = _between(self.load, x)
+        low, high = (
+            self.mean_batch[n, row, at] * (1.0 - share) + self.mean_batch[n, row, at + 1] * share
+            for row in (r, r + 1)
+        )
         # Below the table a server rarely finds two: straight down to 1.
-        batch = first + share * (second - first)
+        batch = low + r_share * (high - low)
         return np.asarray(1.0 + (batch - 1.0) * np.minimum(x / self.load[0], 1.0))
 
-    def _load_within(self, x: FloatArray, row: int) -> FloatArray:
-        latency = self.latency[row]
-        # Where loads share a quantile the largest of them counts: steps too small to matter part them.
-        inside = np.interp(x, latency + np.arange(len(latency)) * 1e-9, self.load, left=0.0)
-        # Above the table the wait grows as 1 / (1 - load), its limit under heavy traffic.
-        spare, last_wait = 1.0 - self.load[-1], latency[-1] - 1.0
-        beyond = 1.0 - spare * last_wait / np.maximum(x - 1.0, 1e-12)
-        return np.asarray(np.where(x > latency[-1], np.maximum(beyond, inside), inside))
 
-    def _between(self, single: FloatArray) -> tuple[np.ndarray, FloatArray]:
-        at = np.interp(single, self.single, np.arange(len(self.single), dtype=np.float64))
-        low = np.minimum(at.astype(np.intp), len(self.single) - 2)
-        return low, at - low
-
-
-@lru_cache(maxsize=4096)
-def queue(servers: int, batch: int, quantile: float) -> Queue:
-    """The queue of `servers` servers and batches up to `batch`, at a quantile in [0.5, 1).
+@lru_cache(maxsize=256)
+def queues(servers: int, batches: tuple[int, ...], quantile: float) -> Queues:
+    """Queues of `servers` servers and batches up to each of `batches`, at a quantile in [0.5, 1).
 
     Between the sizes of the table it is interpolated over their logarithms. Beyond them the last one stands:
     larger numbers wait less at the same load, so that this errs on the safe side.
     """
+    each = [_queue(servers, batch, quantile) for batch in batches]
     table = _table()
-    z, levels = -np.log1p(-quantile), -np.log1p(-table["quantile"])
+    within, mean_batch = (np.stack(parts) for parts in zip(*each, strict=True))
+    return Queues(table["single"], table["load"], within, mean_batch)
+
+
+@lru_cache(maxsize=1024)
+def _queue(servers: int, batch: int, quantile: float) -> tuple[NDArray[np.float32], FloatArray]:
+    """Load within a latency, (len(SINGLES), len(LATENCIES)), and the mean batch, (R, L), of one queue."""
+    latency, mean_batch = quantiles(servers, batch, quantile)
+    table = _table()
+    load = table["load"]
+    low, share = _between(table["single"], SINGLES)
+    latency = latency[low] + share[:, None] * (latency[low + 1] - latency[low])
+    within = np.empty((len(SINGLES), len(LATENCIES)), np.float32)
+    for row, of in enumerate(latency):
+        # Where loads share a quantile the largest of them counts: steps too small to matter part them.
+        inside = np.interp(LATENCIES, of + np.arange(len(of)) * 1e-9, load, left=0.0)
+        # Above the table the wait grows as 1 / (1 - load), its limit under heavy traffic.
+        beyond = 1.0 - (1.0 - load[-1]) * (of[-1] - 1.0) / np.maximum(LATENCIES - 1.0, 1e-12)
+        within[row] = np.where(of[-1] < LATENCIES, np.maximum(beyond, inside), inside)
+    return within, mean_batch
+
+
+def quantiles(servers: int, batch: int, quantile: float) -> tuple[FloatArray, FloatArray]:
+    """Quantile of the latency in units of T[b], and mean batch; (R, L), non-decreasing in the load."""
+    table = _table()
+    z, levels = -math.log1p(-quantile), -np.log1p(-table["quantile"])
     # The tail is close to exponential, so the quantile is close to straight over -log(1 - quantile).
     j = int(np.clip(np.searchsorted(levels, z) - 1, 0, len(levels) - 2))
     share = (z - levels[j]) / (levels[j + 1] - levels[j])
@@ -107,14 +127,18 @@ def queue(servers: int, batch: int, quantile: float) -> Queue:
             low, high = table["latency"][i, n, :, :, j], table["latency"][i, n, :, :, j + 1]
             latency += weight_i * weight_n * (low + share * (high - low))
             mean_batch += weight_i * weight_n * table["mean_batch"][i, n]
-    latency, mean_batch = (np.maximum.accumulate(each[::-1], axis=1) for each in (latency, mean_batch))
-    return Queue(table["single"][::-1], table["load"], latency, mean_batch)
+    return np.maximum.accumulate(latency, axis=1), np.maximum.accumulate(mean_batch, axis=1)
 
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, FloatArray]:
     with np.load(FILE, allow_pickle=False) as file:
-        return {name: file[name].astype(np.float64) for name in file.files}
+        table = {name: file[name].astype(np.float64) for name in file.files}
+    # Ascending r.
+    order = np.argsort(table["single"])
+    for name, axis in (("single", 0), ("latency", 2), ("mean_batch", 2)):
+        table[name] = np.take(table[name], order, axis=axis)
+    return table
 
 
 def _around(axis: FloatArray, size: int) -> list[tuple[int, float]]:
@@ -123,3 +147,19 @@ def _around(axis: FloatArray, size: int) -> list[tuple[int, float]]:
     low = min(int(at), len(axis) - 2)
     share = at - low
     return [(i, w) for i, w in ((low, 1.0 - share), (low + 1, share)) if w > 0]
+
+
+def _between(axis: FloatArray, values: FloatArray) -> tuple[IndexArray, FloatArray]:
+    """Index of the knot below and share of the way to the next."""
+    at = np.interp(values, axis, np.arange(len(axis), dtype=np.float64))
+    low = np.minimum(at.astype(np.intp), len(axis) - 2)
+    return low, at - low
+
+
+def _on_grid(axis: FloatArray, values: ArrayLike) -> tuple[IndexArray, FloatArray]:
+    """The same on a grid that is even in logarithms."""
+    step = math.log(axis[1] / axis[0])
+    # Below the grid is as much as its first knot: no load is within so little.
+    at = np.log(np.maximum(values, axis[0])) / step - math.log(axis[0]) / step
+    low = np.minimum(at.astype(np.intp), len(axis) - 2)
+    return low, np.minimum(at - low, 1.0)

@@ -1,41 +1,51 @@
 """Capacity: the rate at which requests are answered within an objective, by instances under a time quota.
 
 k instances take batches of at most b from one queue as soon as they are free; requests arrive as a Poisson
-process. A batch of n needs pace T[n], and device time D[n] from a token bucket that is filled at the rate q
-and holds one window W (`scaler.replay.events`):
+process, and go to the instance whose tokens last longest. A batch of n needs pace T[n], and device time D[n]
+from a token bucket that is filled at the rate q and holds one window W (`scaler.replay.events`):
 
     release = max(begin + T[n], time at which the debt is repaid)
 
-Unrolled for one instance and b = 1 this is the later of two queues under the same arrivals,
+Unrolled for b = 1 this is the later of two queues of k servers under the same arrivals,
 
     pace      service T,      latency = wait + T
     tokens    service D / q,  latency = wait + D / q - W        a bucket is a server that may be W ahead
 
-and with k instances that are used in turn two queues of k servers. So the rate sought is where the tails of
-both, added up, leave `quantile`; each tail comes from the table of `scaler.capacity.queueing`.
+with tails from the table of `scaler.capacity.queueing`. The rate sought is where both leave `quantile`.
 
-Batches: pace is a bulk queue. Tokens are used at D[n] / n a request at the mean batch n of that queue; the
-request's own batch is a full one, for when tokens run short requests queue and batches fill. That same effect
-lets a bucket that is always empty work: batches fill until the tokens suffice. Then it is a bulk queue with
-the service max(T[b], D[b] / q) and no credit, and capacity is the larger of the two.
+Batches. Pace is a bulk queue. For tokens there are three ways to suffice, and the best of them counts:
 
-The noise of execution times is in the table. Predicted against simulated capacity:
-`scripts/check_capacity.py`.
+    in small batches    tokens are used at D[n] / n a request, n the mean batch of the pace's queue; the
+                        request's own batch is a full one
+    debt is rare        single requests run into debt (wait > W) with a chance p, and those in debt are late
+                        with a chance p', as in a bulk queue with service max(T, D / q); p p' = 1 - quantile
+    always in debt      that bulk queue alone: batches fill until the tokens suffice
+
+Predicted against simulated capacity: `scripts/check_capacity.py`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rapp.types import FloatArray
-from scaler.capacity.queueing import queue
+from scaler.capacity.queueing import queues
 
 WINDOW_MS = 40.0
 """Window of the time quota: the profiler's default."""
 
 ROUNDS = 4
 """Steps from the mean batch to the rate and back: the batch rises from 1, the last change nothing."""
+
+SHARES_OF_DEBT = (0.3, 0.6)
+"""Parts of log(1 - quantile) that are left to being in debt; the rest to being late then."""
+
+TOGETHER = 1.5
+"""How tails a, b of two events under the same arrivals add up: (a^p + b^p)^(1/p). 1 if they exclude each
+other, without end if they are one. Of 1 to 9 this brings predictions closest to `check_capacity`."""
 
 
 def capacity_rps(
@@ -61,77 +71,129 @@ def capacity_rps(
     Returns:
         (...) 0 where even an idle instance is too slow.
     """
-    device = np.asarray(device_ms, np.float64)
-    # Measured paces may fall with the batch by noise; the queue's do not.
-    pace = np.maximum.accumulate(np.asarray(pace_ms, np.float64), axis=-1)
-    share = np.asarray(quota, np.float64)
+    device, pace = np.broadcast_arrays(np.asarray(device_ms, np.float64), np.asarray(pace_ms, np.float64))
     batch = device.shape[-1]
-    # Half of the tail as well: from both follows how steep it is.
-    (pace_rps, token_rps), (pace_half, token_half) = (
-        (
-            _bulk(pace, instances, slo_ms, level),
-            _tokens(device, pace, share, instances, slo_ms + window_ms, level),
-        )
-        for level in (quantile, (1.0 + quantile) / 2.0)
-    )
-    with_credit = _sum_of_tails(pace_rps, pace_half, token_rps, token_half)
-    if batch == 1:
-        return with_credit
-    without_credit = _bulk(np.maximum(pace, device / share[..., None]), instances, slo_ms, quantile)
-    return np.maximum(with_credit, without_credit)
+    shape = np.broadcast_shapes(device.shape[:-1], np.shape(quota))
+    device, pace = (np.broadcast_to(of, (*shape, batch)).reshape(-1, batch) for of in (device, pace))
+    share = np.broadcast_to(np.asarray(quota, np.float64), shape).reshape(1, -1, 1)
+    found = table_rps(device, pace, share, (batch,), instances, slo_ms, quantile, window_ms=window_ms)
+    return found.reshape(shape)
 
 
-def _bulk(service_ms: FloatArray, instances: int, slo_ms: float, quantile: float) -> FloatArray:
-    """Rate, rps, within the objective if n requests together take `service_ms` (..., b)."""
-    batch, full = service_ms.shape[-1], service_ms[..., -1]
-    load = queue(instances, batch, quantile).load_within(slo_ms / full, service_ms[..., 0] / full)
-    return np.asarray(load * (1e3 * instances * batch) / full)
-
-
-def _tokens(
+def table_rps(
     device_ms: FloatArray,
     pace_ms: FloatArray,
     quota: FloatArray,
+    batches: Sequence[int],
     instances: int,
-    slack_ms: float,
+    slo_ms: float,
     quantile: float,
+    *,
+    window_ms: float = WINDOW_MS,
 ) -> FloatArray:
-    """Rate, rps, for which tokens suffice if a request may wait `slack_ms` for them, its batch included."""
-    batch, full = device_ms.shape[-1], pace_ms[..., -1]
-    single = queue(instances, 1, quantile)
-    in_batches = queue(instances, batch, quantile)
-    wait_ms = slack_ms - device_ms[..., -1] / quota
-    mean_batch = np.ones(np.broadcast_shapes(quota.shape, full.shape))
-    rate = np.zeros_like(mean_batch)
-    # More load makes larger batches, which need fewer tokens a request: from below, each step is safe.
-    for _ in range(1 if batch == 1 else ROUNDS):
-        service_ms = at_batch(device_ms, mean_batch) / mean_batch / quota
-        rate = 1e3 * instances * single.load_within(1.0 + wait_ms / service_ms) / service_ms
-        if batch > 1:
-            load = rate * full / (1e3 * instances * batch)
-            mean_batch = np.minimum(in_batches.batch_at(load, pace_ms[..., 0] / full), batch)
-    return rate
+    """The same for each of several largest batches at once, (B, M, Q).
 
-
-def at_batch(times_ms: FloatArray, batch: FloatArray) -> FloatArray:
-    """Times (..., b) at batches (...) that need not be whole, straight in between, (...)."""
-    last = times_ms.shape[-1]
-    low = np.clip(np.floor(batch).astype(np.intp), 1, max(last - 1, 1))
-    rows = np.broadcast_to(times_ms, (*batch.shape, last))
-    first = np.take_along_axis(rows, low[..., None] - 1, axis=-1)[..., 0]
-    after = np.take_along_axis(rows, np.minimum(low, last - 1)[..., None], axis=-1)[..., 0]
-    return np.asarray(first + (batch - low) * (after - first))
-
-
-def _sum_of_tails(a: FloatArray, a_half: FloatArray, b: FloatArray, b_half: FloatArray) -> FloatArray:
-    """The rate at which two tails sum to 1; each is 1 at a, b and 1/2 at a_half, b_half, log-linear between.
-
-    The two events lie under the same arrivals, so that their sum is an upper bound of the tail.
+    Args:
+        device_ms, pace_ms: (M, N) for batches of 1 to N. quota: (Q,), or broadcasting to (B, M, Q).
+        batches: (B,) largest batches, at most N.
     """
-    width_a, width_b = np.maximum(a - a_half, 1e-9), np.maximum(b - b_half, 1e-9)
-    low, high = np.minimum(a_half, b_half), np.minimum(a, b)
-    for _ in range(12):
-        middle = 0.5 * (low + high)
-        within = np.exp2((middle - a) / width_a) + np.exp2((middle - b) / width_b) <= 1.0
-        low, high = np.where(within, middle, low), np.where(within, high, middle)
-    return np.asarray(low)
+    # Measured paces may fall with the batch by noise; the queue's do not.
+    pace = np.maximum.accumulate(pace_ms, axis=-1)
+    group = _Group(device_ms, pace, quota, tuple(batches), instances, slo_ms, window_ms)
+    # Half of the tail as well: from both follows how steep it is.
+    levels = quantile, (1.0 + quantile) / 2.0
+    pace_rps, token_rps = [group.within_pace(level) for level in levels], group.within_tokens(levels)
+    return np.maximum(_together(*pace_rps, *token_rps), group.always_in_debt(quantile))
+
+
+class _Group:
+    """Like instances at (B, M, Q) batches, rows and quotas."""
+
+    def __init__(
+        self,
+        device_ms: FloatArray,
+        pace_ms: FloatArray,
+        quota: FloatArray,
+        batches: tuple[int, ...],
+        instances: int,
+        slo_ms: float,
+        window_ms: float,
+    ) -> None:
+        self._device_ms, self._quota = device_ms, quota
+        self._batches, self._instances = batches, instances
+        self._slo_ms, self._window_ms = slo_ms, window_ms
+        self._which = np.arange(len(batches))[:, None, None]
+        self._most = np.array(batches)[:, None, None]
+        self._row = np.arange(len(device_ms))[None, :, None]
+        full = np.array(batches) - 1
+        # (1, M, 1) of single requests and (B, M, 1) of full batches; with the quota (B, M, Q).
+        self._pace_ms = pace_ms[:, 0][None, :, None], pace_ms[:, full].T[..., None]
+        tokens_ms = device_ms[:, 0][None, :, None] / quota, device_ms[:, full].T[..., None] / quota
+        self._tokens_ms = tokens_ms
+        first, last = (np.maximum(*of) for of in zip(self._pace_ms, tokens_ms, strict=True))
+        self._slower_ms = first, last
+
+    def within_pace(self, quantile: float) -> FloatArray:
+        """Rate, rps, for which the pace suffices."""
+        return self._bulk(*self._pace_ms, quantile)
+
+    def always_in_debt(self, quantile: float) -> FloatArray:
+        """Rate, rps, with buckets that are always empty."""
+        return self._bulk(*self._slower_ms, quantile)
+
+    def within_tokens(self, quantiles: Sequence[float]) -> list[FloatArray]:
+        """Rates, rps, for which tokens suffice, for each of several quantiles, ascending."""
+        single_ms, full_ms = self._pace_ms
+        wait_ms = self._slo_ms + self._window_ms - self._tokens_ms[1]
+        mean_batch = np.ones(wait_ms.shape)
+        found: list[FloatArray] = []
+        for quantile in quantiles:
+            in_batches = queues(self._instances, self._batches, quantile)
+            # More load makes larger batches, which need fewer tokens a request: from below, it is safe.
+            for _ in range(1 if self._batches == (1,) else 2 if found else ROUNDS):
+                service_ms = self._at_batch(mean_batch) / mean_batch / self._quota
+                rate = self._single(service_ms, wait_ms, quantile)
+                load = rate * full_ms / (1e3 * self._instances * self._most)
+                at = in_batches.batch_at(load, single_ms / full_ms, self._which)
+                mean_batch = np.minimum(at, self._most)
+            found.append(np.maximum(rate, self._rarely_in_debt(quantile)))
+        return found
+
+    def _rarely_in_debt(self, quantile: float) -> FloatArray:
+        found = np.zeros(1)
+        for share in SHARES_OF_DEBT if self._batches != (1,) else ():
+            in_debt, late = (max(1.0 - (1.0 - quantile) ** of, 0.5) for of in (share, 1.0 - share))
+            rare = self._single(self._tokens_ms[0], self._window_ms, in_debt)
+            found = np.maximum(found, np.minimum(rare, self._bulk(*self._slower_ms, late)))
+        return found
+
+    def _bulk(self, first_ms: FloatArray, full_ms: FloatArray, quantile: float) -> FloatArray:
+        """Rate, rps, within the objective if single requests take `first_ms` and full batches `full_ms`."""
+        queue = queues(self._instances, self._batches, quantile)
+        load = queue.load_within(self._slo_ms / full_ms, first_ms / full_ms, self._which)
+        return np.asarray(load * (1e3 * self._instances * self._most) / full_ms)
+
+    def _single(self, service_ms: FloatArray, wait_ms: FloatArray | float, quantile: float) -> FloatArray:
+        """Rate, rps, at which requests that are served one by one wait at most `wait_ms`."""
+        queue = queues(self._instances, (1,), quantile)
+        return 1e3 * self._instances * queue.load_within(1.0 + wait_ms / service_ms) / service_ms
+
+    def _at_batch(self, batch: FloatArray) -> FloatArray:
+        """Device time at batches (B, M, Q) that need not be whole, straight in between, ms."""
+        last = self._device_ms.shape[-1]
+        low = np.clip(batch.astype(np.intp), 1, max(last - 1, 1))
+        first = self._device_ms[self._row, low - 1]
+        after = self._device_ms[self._row, np.minimum(low, last - 1)]
+        return np.asarray(first + (batch - low) * (after - first))
+
+
+def _together(a: FloatArray, a_half: FloatArray, b: FloatArray, b_half: FloatArray) -> FloatArray:
+    """The rate at which two tails come to 1: each is 1 at a, b, 1/2 at a_half, b_half, log-linear between."""
+    per_a, per_b = (TOGETHER / np.maximum(at - half, 1e-9) for at, half in ((a, a_half), (b, b_half)))
+    rate = np.minimum(a, b)
+    # Newton's method on the logarithm of the sum, which is convex: it comes from the right.
+    for _ in range(3):
+        first, second = np.exp2((rate - a) * per_a), np.exp2((rate - b) * per_b)
+        both = first + second
+        rate = rate - np.log2(both) * both / (first * per_a + second * per_b)
+    return np.asarray(np.maximum(rate, 0.0))

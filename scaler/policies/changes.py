@@ -12,6 +12,7 @@ import numpy as np
 
 from rapp.types import FloatArray, ResourceConfig
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
+from scaler.core.needs import instance_need
 from scaler.core.observation import Phase
 from scaler.packing import Need, PackingError, Pool
 from scaler.policies.base import Case, new_id
@@ -109,13 +110,8 @@ def throughput_rps(case: Case, configs: Collection[ResourceConfig]) -> float:
 
 
 def need(case: Case, config: ResourceConfig) -> Need:
-    """What an instance takes; host cores as given, else host time of a batch over time between batches."""
-    cores = case.spec.host_cores
-    if cores is None:
-        _, host_ms = case.times.device_and_host_ms(config.sm_pct, config.batch)
-        between_ms = case.times.latency_ms(config.sm_pct, config.quota_pct, config.batch)
-        cores = float(host_ms / between_ms)
-    return Need(config.sm_pct, config.quota_pct, case.memory_mib, cores)
+    """What an instance takes, as the core's check counts it."""
+    return instance_need(case.spec, case.times, case.memory_mib, config)
 
 
 def fewest(case: Case) -> int:
