@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from scaler.serving.json_values import values_of_json
 from scaler.serving.network import ServedNetwork, Tensor
 from scaler.serving.requests import BadRequestError
 
@@ -84,7 +85,7 @@ def parse_infer(
         tensor = next(input_ for input_ in network.inputs if input_.name == name)
         size = _parameters(one, name).get("binary_data_size")
         if size is None:
-            found[name] = _from_json(one, tensor, samples)
+            found[name] = values_of_json(one, tensor, samples)
             continue
         expected = samples * tensor.size
         if "data" in one:
@@ -173,32 +174,6 @@ def _samples(one: Mapping[str, Any], tensor: Tensor, batched: bool, max_batch: i
     if not 1 <= shape[0] <= max_batch:
         raise BadRequestError(f"input {tensor.name}: batch {shape[0]} is not in 1 to {max_batch}")
     return int(shape[0])
-
-
-def _from_json(one: Mapping[str, Any], tensor: Tensor, samples: int) -> memoryview:
-    """The bytes of an input whose values are in the JSON, flat or nested."""
-    if tensor.dtype == "float16":
-        raise BadRequestError(f"input {tensor.name}: FP16 has no values in JSON: send them in binary")
-    data = one.get("data")
-    if not isinstance(data, list):
-        raise BadRequestError(f"input {tensor.name}: data must be a list, or binary_data_size be given")
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise BadRequestError(f"input {tensor.name}: data is no regular array") from error
-    target = np.dtype(tensor.dtype)
-    expected = samples * tensor.size // target.itemsize
-    if array.size != expected:
-        raise BadRequestError(f"input {tensor.name}: data has {array.size} values, its shape {expected}")
-    # Booleans are no numbers, numbers no booleans, and fractions no integers.
-    allowed = {"b": "b", "f": "iuf"}.get(target.kind, "iu")
-    if array.size and array.dtype.kind not in allowed:
-        raise BadRequestError(f"input {tensor.name}: data holds values that are no {tensor.datatype}")
-    if target.kind in "iu" and array.size:
-        span = np.iinfo(target)
-        if array.min() < span.min or array.max() > span.max:
-            raise BadRequestError(f"input {tensor.name}: data holds values beyond {tensor.datatype}")
-    return memoryview(np.ascontiguousarray(array.astype(target)).reshape(-1).view(np.uint8).data)
 
 
 def _outputs(

@@ -23,6 +23,7 @@ from scaler.functions import FunctionSpec
 from scaler.serving.devices import CpuDevice, open_device
 from scaler.serving.fleet import Fleet
 from scaler.serving.gateway import TIMEOUT_S, Gateway
+from scaler.serving.http import KEEP_ALIVE_S, LimitedProtocol
 from scaler.serving.initial import initial_decision
 from scaler.serving.preparation import prepare_all
 
@@ -78,54 +79,71 @@ def run_server(options: ServerOptions, sock: socket.socket) -> None:
         RappError: the device cannot be had, or a network cannot be served.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options, sock))
+        # Before it serves there is nothing to finish: it ends by being cancelled.
+        with contextlib.suppress(asyncio.CancelledError):
+            runner.run(_run(options, sock))
 
 
-async def _serve(options: ServerOptions, sock: socket.socket) -> None:
+async def _run(options: ServerOptions, sock: socket.socket) -> None:
+    stop = _Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
     device = open_device(options.device)
     try:
         with tempfile.TemporaryDirectory(prefix="rapp-serve-") as folder:
             networks = await prepare_all(options.functions, Path(folder))
             fleet = Fleet(options.functions, networks, device)
             fleet.log = options.log
-            units = int(device.view.host_cores) if isinstance(device, CpuDevice) else None
-            memory_mib = {name: one.memory_mib for name, one in fleet.functions.items()}
-            decision = initial_decision(options.functions, memory_mib, device, units)
-            try:
-                refused = fleet.apply(decision)
-                assert not refused, f"what fits is not refused: {refused}"
-                options.on_start(fleet)
-                await _listen(Gateway(fleet, options.token, options.timeout_s), sock, options.log)
-            finally:
-                await fleet.close()
+            await _serve(fleet, options, sock, stop)
     finally:
         device.close()
 
 
+async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop: _Stop) -> None:
+    units = int(fleet.device.view.host_cores) if isinstance(fleet.device, CpuDevice) else None
+    memory_mib = {name: one.memory_mib for name, one in fleet.functions.items()}
+    decision = initial_decision(options.functions, memory_mib, fleet.device, units)
+    server = _Server(_config(Gateway(fleet, options.token, options.timeout_s)))
+    try:
+        refused = fleet.apply(decision)
+        assert not refused, f"what fits is not refused: {refused}"
+        stop.server = server
+        options.on_start(fleet)
+        await server.serve(sockets=[sock])
+        options.log("the server stops")
+    finally:
+        await fleet.close()
+
+
+class _Stop:
+    """What a signal does: end the server, or this task while there is none."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self.server: uvicorn.Server | None = None
+
+    def __call__(self) -> None:
+        if self.server is None:
+            assert self._task is not None
+            self._task.cancel()
+            return
+        self.server.force_exit = self.server.should_exit
+        self.server.should_exit = True
+
+
 class _Server(uvicorn.Server):
-    """Handles signals on the loop, so that the process ends with 0 and not by the signal once more."""
+    """Leaves signals to `_Stop`: uvicorn would raise them once more at the end, and not exit with 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        yield
 
 
-async def _listen(gateway: Gateway, sock: socket.socket, log: Callable[[str], None]) -> None:
-    config = uvicorn.Config(
+def _config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
         gateway,
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="off",
         loop="none",
@@ -134,8 +152,6 @@ async def _listen(gateway: Gateway, sock: socket.socket, log: Callable[[str], No
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = _Server(config)
-    await server.serve(sockets=[sock])
-    log("server stops")
