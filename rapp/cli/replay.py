@@ -181,6 +181,4 @@ def replay(
     else:
         replay_view.show(results, about)
         if out is not None:
-            typer.echo(
-                f"{out}: report.html, series.parquet, instances.parquet, changes.parquet, summary.json"
-            )
+            typer.echo(f"{out}: report.html, summary.json, {{series,instances,changes}}.parquet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 from rapp.cli.tables import console, table
@@ -61,7 +62,7 @@ def show(results: Sequence[ReplayResult], about: Mapping[str, Any]) -> None:
 
     out = console()
     total = results[0].total
-    out.print(Text(f"{about['trace']}", style="bold"), soft_wrap=True)
+    out.print(Text(PurePath(about["trace"]).name, style="bold"))
     seeds = len(about["seeds"])
     out.print(
         f"{total.arrivals:,} requests to {len(about['functions'])}"

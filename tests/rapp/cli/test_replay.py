@@ -35,14 +35,17 @@ def replay(rapp, functions, trace):
     return run
 
 
-def test_a_table_of_policies_for_people(replay, tmp_path):
-    out = tmp_path / "out"
+def test_a_table_of_policies_for_people(replay, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")
     ended = replay(
         "--policy", "has-gpu,whole-gpu", "--seeds", "0,1", "--slo-multipliers", "2,4", "--out", out,
         "--lose-gpu", "10:1", "--crash-every", 12,
     )  # fmt: skip
     printed = ended.printed()
+    assert printed.startswith("trace.csv\n")
     assert "2 seeds" in printed
+    assert "out: report.html" in printed
     assert printed.count("has-gpu") == printed.count("whole-gpu") == 4
     for heading in ("GPU-s/1,000", "violations", "at 2x", "at 4x", "p99 ms", "host-core h", "resizes"):
         assert heading in printed
@@ -66,8 +69,8 @@ def test_json_for_a_program(replay):
 def test_options_reach_the_replay(replay, tmp_path):
     pairs = tmp_path / "pairs.csv"
     ended = replay(
-        "--policy", "has-gpu", "--json", "--plan", "constant:9,1", "--forecaster", "last-value", "--risk", "mean",
-        "--tick", 0.5, "--quantile", 0.9, "--gpus", 2, "--gpu-memory-mib", 8000, "--gpu-host-cores", 4,
+        "--policy", "has-gpu", "--json", "--plan", "constant:9,1", "--forecaster", "last-value",
+        "--risk", "mean", "--tick", 0.5, "--quantile", 0.9, "--gpus", 2, "--gpu-memory-mib", 8000, "--gpu-host-cores", 4,
         "--beside", 1.3, "--blind", "5:8", "--model-factor", 1.5, "--crash-at", "3,4",
     )  # fmt: skip
     content = json.loads(ended.out)
