@@ -97,7 +97,7 @@ class KubernetesBackend:
         Without the gateway's counts no function is observed, so that nothing is decided of any; pods and GPUs
         are.
         """
-        views = {one.id: one for pod in self._pods.objects() if (one := pods.instance_of(pod)) is not None}
+        views = {one.id: one for one in map(self._view, self._pods.objects()) if one is not None}
         gpus = gpus_of(self._nodes.objects(), self._warned)
         functions: dict[str, FunctionView] = {}
         try:
@@ -113,6 +113,15 @@ class KubernetesBackend:
             self._since.done(totals)
         listed = tuple(view for _, view in sorted(views.items()))
         return Observation(self._now(), functions, listed, tuple(gpu.view for gpu in gpus.values()))
+
+    def _view(self, pod: Json) -> InstanceView | None:
+        one, name = pods.instance_of(pod), pod["metadata"]["name"]
+        if one is None and name not in self._warned:
+            self._warned.add(name)
+            _log.warning(
+                "pod %s has our labels, and does not say which instance it is: it is left alone", name
+            )
+        return one
 
     def _now(self) -> float:
         self._now_s = max(self._now_s, self._clock())

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from rapp.errors import ConfigError, MissingExtraError
 from scaler.errors import BackendError
 
@@ -236,6 +238,11 @@ def _errors_told() -> Iterator[None]:
     except client.ApiException as error:
         status = int(error.status or 0)
         raise ApiError(status, _message(status, error.body or str(error.reason))) from error
+    except ValidationError as error:
+        # Newer versions of the client make models of what they are given.
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ApiError(422, f"kubernetes: {error.title}: {where}: {first['msg']}") from error
     except (HTTPError, OSError) as error:
         raise ApiError(0, f"kubernetes: the API server cannot be reached: {error}") from error
 

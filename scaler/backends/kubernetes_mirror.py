@@ -26,6 +26,9 @@ STALE_S = WATCH_S + 20.0
 ERROR_S = 5.0
 """Nor is one this old while the server cannot be reached."""
 
+SHORT_WATCH_S = 1.0
+"""A stream without an event is followed by the next one no sooner than so long after it began."""
+
 MOST_GONE = 4096
 """Deleted objects remembered; a write that is ahead of its deletion is so by milliseconds."""
 
@@ -110,9 +113,13 @@ class Mirror:
             try:
                 if self._version is None:
                     self._list()
-                self._watch_once(str(self._version))
+                begin_s = time.monotonic()
+                had_events = self._watch_once(str(self._version))
                 backoff.worked()
                 self._error = None
+                if not had_events:
+                    # A server that ends each stream at once is not asked without a pause.
+                    self._end.wait(max(begin_s + SHORT_WATCH_S - time.monotonic(), 0.0))
             except ApiError as error:
                 if self._end.is_set():
                     return
@@ -137,21 +144,25 @@ class Mirror:
                 self._put(one)
             self._version, self._confirmed_s, self._error = version, time.monotonic(), None
 
-    def _watch_once(self, version: str) -> None:
+    def _watch_once(self, version: str) -> bool:
+        """Follow one stream to its end; whether it told anything."""
+        had_events = False
         for event in self._watching(version, self._watch_s, self._stopped):
             if self._end.is_set():
-                return
+                return True
             one: Any = event["object"]
             with self._lock:
                 if event["type"] == "DELETED":
                     self._take(one)
                 elif event["type"] != "BOOKMARK":
                     self._put(one)
+                had_events = had_events or event["type"] != "BOOKMARK"
                 self._version = str(one["metadata"]["resourceVersion"])
                 self._confirmed_s = time.monotonic()
         # A stream that ended as agreed has told all there was.
         with self._lock:
             self._confirmed_s = time.monotonic()
+        return had_events
 
     def _put(self, one: Json) -> None:
         """Take an object unless it is gone or a newer one is known: a write may be ahead of the watch."""

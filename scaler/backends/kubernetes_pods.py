@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rapp.errors import ConfigError
 from rapp.types import ResourceConfig
 from scaler.backends.kubernetes_api import Json
 from scaler.backends.kubernetes_nodes import NodeGpu
@@ -65,7 +66,7 @@ def instance_of(pod: Json) -> InstanceView | None:
         function, gpu, row = notes[FUNCTION], notes[GPU], int(notes[ROW])
         phase, since_s = _phase(pod)
         return InstanceView(notes[ID], function, gpu, row, config, phase, since_s)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, ConfigError):
         return None
 
 

@@ -53,7 +53,7 @@ class Controller:
         clock: Clock | None = None,
     ) -> None:
         self.core, self.backend, self.may_apply = core, backend, apply
-        self.leads = False
+        self.leads = self._is_new_leader = False
         self._lease, self._state_file, self._reporters = lease, state_file, tuple(reporters)
         self._clock: Clock = RealClock() if clock is None else clock
         tick_s = core.settings.tick_s
@@ -129,13 +129,15 @@ class Controller:
             return Mode.ADVICE, []
         if not self.leads:
             return Mode.STANDBY, []
-        if not decision.actions:
+        if not decision.actions and not self._is_new_leader:
             return Mode.APPLIED, []
         # Observing may have taken so long that another leads by now: ask once more, as late as can be.
         if not self._ask_for_lease():
             return Mode.STANDBY, []
         try:
-            return Mode.APPLIED, self.backend.apply(decision)
+            refused = self.backend.apply(decision)
+            self._is_new_leader = False
+            return Mode.APPLIED, refused
         except BackendError as error:
             self._failed(Happening.NOT_APPLIED, error)
             return Mode.FAILED, []
@@ -150,6 +152,7 @@ class Controller:
             self.leads, detail = False, f": {error}"
             self._say(Happening.NO_LEASE, str(error))
         if self.leads and not before:
+            self._is_new_leader = True
             self._say(Happening.LEADS, "alone" if self._lease is None else self._lease.holder)
         if before and not self.leads:
             self._say(Happening.LOST_LEASE, f"changes nothing until it leads again{detail}")

@@ -61,13 +61,13 @@ class FakeKubernetes:
         self.beside: list[tuple[str, str]] = []
         """Annotations that somebody else makes to a pod right before the next patch of it."""
         self._due: list[tuple[float, str, str]] = []
-        self._ends = False
+        self.ends = False
         threading.Thread(target=self._kubelet, daemon=True).start()
 
     def close(self) -> None:
         """End it; open watches end too."""
         with self.lock:
-            self._ends = True
+            self.ends = True
             self.lock.notify_all()
 
     # --- what tests do to it --------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class FakeKubernetes:
         self.lock.notify_all()
 
     def _kubelet(self) -> None:
-        while not self._ends:
+        while not self.ends:
             time.sleep(0.01)
             with self.lock:
                 due = [one for one in self._due if one[0] <= time.monotonic()]
@@ -216,7 +216,7 @@ class FakeKubernetes:
                 version = number
                 if matches(one, selector):
                     yield {"type": event, "object": one}
-            if self._ends or time.monotonic() >= end_s:
+            if self.ends or time.monotonic() >= end_s:
                 yield {
                     "type": "BOOKMARK",
                     "object": {"kind": KINDS[kind], "metadata": {"resourceVersion": str(version)}},

@@ -69,6 +69,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
 
+    def parse_request(self) -> bool:
+        # A server that ended answers nobody, not even on a connection that is still open.
+        self.close_connection = self.server_state.ends
+        return not self.server_state.ends and super().parse_request()
+
     def do_GET(self) -> None:
         kind, name, query = self._target()
         state = self.server_state
