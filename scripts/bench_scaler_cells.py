@@ -35,7 +35,7 @@ POLICIES = ("hybrid", "has-gpu", "fast-gshare", "fast-gshare-best", "whole-gpu",
 
 BASELINES = ("has-gpu", "fast-gshare", "fast-gshare-best", "whole-gpu", "static")
 
-FIRST_SEEDS = ((50_000, 3), (300_000, 2), (math.inf, 1))
+FIRST_SEEDS = ((15_000, 3), (200_000, 2), (math.inf, 1))
 """Seeds of the first part of a cell with at most so many requests a seed; the second part has the rest."""
 
 LEAST_SEEDS = 3
