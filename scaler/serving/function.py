@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from scaler.core.observation import Phase
 from scaler.functions import FunctionSpec
 from scaler.serving.arena import Arena
 from scaler.serving.counts import FunctionCounts
@@ -47,6 +48,11 @@ class ServedFunction:
         self._loop = asyncio.get_running_loop()
 
     @property
+    def waiting(self) -> int:
+        """Samples that no worker has begun."""
+        return len(self.queue) + sum(len(one.ahead) for one in self.instances)
+
+    @property
     def in_flight(self) -> int:
         """Samples in a batch now."""
         return sum(len(one.carried) for one in self.instances)
@@ -59,7 +65,7 @@ class ServedFunction:
     def admit(self, samples: int) -> list[int] | Fault:
         """Count a request of so many samples that arrived, and take slots for it, or refuse it."""
         self.counts.arrivals += samples
-        if len(self.queue) + samples > self.spec.queue_limit:
+        if self.waiting + samples > self.spec.queue_limit:
             self.counts.refused += samples
             return Fault(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -106,6 +112,7 @@ class ServedFunction:
                 if one.is_idle and (best is None or one.sample_s < best.sample_s):
                     best = one
             if best is None:
+                self._hand_ahead()
                 return
             most = best.config.batch
             if len(queue) < most and self._delay_s > 0:
@@ -114,6 +121,20 @@ class ServedFunction:
                     self._timer = self._loop.call_later(wait_s, self.dispatch)
                     return
             best.run(self._batch(most))
+
+    def _hand_ahead(self) -> None:
+        """Under saturation, let workers have their next batch before they ask for it.
+
+        They would otherwise pause while the gateway is told of a result and answers. Only if so many wait
+        that the next batch of every instance will be full whatever comes: no batch gets smaller by it, and
+        no request waits for one instance that another could have taken before.
+        """
+        ready = [one for one in self.instances if one.phase is Phase.READY]
+        if len(self.queue) < sum(one.config.batch for one in ready):
+            return
+        for one in ready:
+            if one.may_have_ahead:
+                one.run(self._batch(one.config.batch))
 
     def _batch(self, most: int) -> list[Sample]:
         queue = self.queue

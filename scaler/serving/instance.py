@@ -93,6 +93,7 @@ class Instance:
         self.phase, self.since_s = Phase.STARTING, time.monotonic()
         self.started_s = self.since_s
         self.carried: Sequence[Sample] = ()
+        self.ahead: Sequence[Sample] = ()
         self.sample_s = 0.0
         self.worker: WorkerProcess | None = None
         self.restarts_at_s: float | None = None
@@ -100,7 +101,7 @@ class Instance:
         self._hung_s, self._note, self._on_gone = hung_s, note, on_gone
         self._loop = asyncio.get_running_loop()
         self._block: QuotaBlock | None = None
-        self._batch_id, self._deaths, self._said = 0, 0, ""
+        self._deaths, self._said = 0, ""
         self._begun_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._start()
@@ -109,6 +110,11 @@ class Instance:
     def is_idle(self) -> bool:
         """Whether it may take a batch."""
         return self.phase is Phase.READY and not self.carried
+
+    @property
+    def may_have_ahead(self) -> bool:
+        """Whether it runs a batch and has not got the one after it."""
+        return self.phase is Phase.READY and not self.ahead and bool(self.carried)
 
     def resize(self, quota_pct: float, batch: int) -> None:
         """Change quota and batch: the quota in the worker at its next look, within about 1 ms."""
@@ -119,15 +125,16 @@ class Instance:
         self.sample_s = 0.0
 
     def run(self, batch: Sequence[Sample]) -> None:
-        """Have it run a batch; it must be idle."""
+        """Have it run a batch, now or, if it runs one, after that one."""
         assert self.worker is not None
         for sample in batch:
             sample.tries += 1
             sample.running = True
-        self.carried, self._begun_s = batch, time.monotonic()
-        self._batch_id += 1
-        self.worker.send({"id": self._batch_id, "slots": [sample.slot for sample in batch]})
-        self._set_timer(self._hung_s, self._hangs)
+        self.worker.send({"slots": [sample.slot for sample in batch]})
+        if self.carried:
+            self.ahead = batch
+        else:
+            self._begin(batch)
 
     def drain(self) -> None:
         """Give it nothing more, and end it when it is empty; a second call does nothing."""
@@ -174,12 +181,13 @@ class Instance:
         if "ready" in message:
             self._ready()
             return
-        if "id" not in message:
+        if not self.carried:
             self._said = message["error"]
             return
-        batch, self.carried = self.carried, ()
-        self._cancel_timer()
-        if self.phase is Phase.DRAINING:
+        batch, begun_s = self.carried, self._begun_s
+        self._begin(self.ahead)
+        self.ahead = ()
+        if self.phase is Phase.DRAINING and not self.carried:
             self._close()
         if "error" in message:
             self._owner.failed(batch, message["error"])
@@ -191,9 +199,17 @@ class Instance:
         counts.run_s += message["run_ns"] / 1e9
         counts.device_s += message["device_ms"] / 1e3
         counts.held_s += message["held_ns"] / 1e9
-        sample_s = (time.monotonic() - self._begun_s) / len(batch)
+        sample_s = (time.monotonic() - begun_s) / len(batch)
         self.sample_s += _SMOOTHING * (sample_s - self.sample_s) if self.sample_s else sample_s
         self._owner.completed(self, batch)
+
+    def _begin(self, batch: Sequence[Sample]) -> None:
+        """The worker has this batch next; an empty one: it has none."""
+        self.carried, self._begun_s = batch, time.monotonic()
+        if batch:
+            self._set_timer(self._hung_s, self._hangs)
+        else:
+            self._cancel_timer()
 
     def _ready(self) -> None:
         assert self._block is not None
@@ -219,7 +235,10 @@ class Instance:
     def _on_end(self, how: str) -> None:
         self.worker = None
         self._cancel_timer()
-        batch, self.carried = self.carried, ()
+        for sample in self.ahead:
+            sample.tries -= 1  # it was never begun
+        batch = (*self.carried, *self.ahead)
+        self.carried = self.ahead = ()
         if self.phase is Phase.DRAINING:
             self._end()
         else:

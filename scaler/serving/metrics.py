@@ -81,7 +81,7 @@ class FleetCollector(Collector):
         flight = GaugeMetricFamily("rapp_in_flight", "Requests in a batch.", labels=_FUNCTION)
         slo = GaugeMetricFamily("rapp_objective_seconds", "Objective of latency.", labels=_FUNCTION)
         for function, served in functions:
-            queue.add_metric([function], len(served.queue))
+            queue.add_metric([function], served.waiting)
             flight.add_metric([function], served.in_flight)
             if served.slo_ms is not None:
                 slo.add_metric([function], served.slo_ms / 1e3)

@@ -38,7 +38,7 @@ def _function(function: ServedFunction, now_s: float) -> dict[str, Any]:
         "completed": counts.completed,
         "late": counts.late,
         "refused": counts.refused + counts.expired + counts.failed,
-        "queue": len(function.queue),
+        "queue": function.waiting,
         "in_flight": function.in_flight,
         "latency_ms": counts.latency_ms(now_s, spec.slo_quantile),
         "slo_ms": function.slo_ms,

@@ -78,10 +78,12 @@ def run_server(options: ServerOptions, sock: socket.socket) -> None:
     Raises:
         RappError: the device cannot be had, or a network cannot be served.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        # Before it serves there is nothing to finish: it ends by being cancelled.
-        with contextlib.suppress(asyncio.CancelledError):
-            runner.run(_run(options, sock))
+    # Before it serves there is nothing to finish: it ends by being cancelled.
+    with (
+        contextlib.suppress(asyncio.CancelledError),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_run(options, sock))
 
 
 async def _run(options: ServerOptions, sock: socket.socket) -> None:

@@ -126,7 +126,6 @@ def main() -> None:
             answer = worker.serve(task["slots"])
         except Exception as error:  # ONNX Runtime's own exceptions share no base but Exception
             answer = {"error": " ".join(str(error).split())[:2000]}
-        answer["id"] = task["id"]
         try:
             channel.send(orjson.dumps(answer))
         except OSError:
