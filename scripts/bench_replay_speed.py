@@ -4,8 +4,8 @@
 
 The rate has a daily wave of 60 % with Poisson arrivals: 5.5 million requests and 86,400 decisions. Times are
 those of a network that takes 8 ms a request on a whole GPU. The goal is 40 s. CPU time is what a replay
-costs; wall time is longer where other load shares the machine. The event loop is compiled before, which is not
-timed: it takes some ten seconds once, and is kept beside the module.
+costs; wall time is longer where other load shares the machine. The event loop is compiled before, which is
+not timed: it takes some ten seconds once, and is kept beside the module.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from rapp.types import FloatArray
 from scaler.core.observation import FunctionView, InstanceView, Phase
 from scaler.replay.account import Placed
 from scaler.replay.physics import ServedFunction
-from scaler.replay.world import STARTING, IntArray, World
+from scaler.replay.world import STARTING, World
 
 LATENCY_WINDOW_S = 10.0
 """The latency that is shown is over the answers of so long, as a query of a gateway's histogram takes."""
@@ -36,22 +36,23 @@ class Viewer:
         self._sums = tuple(getattr(world, name) for name in ("requests", "executing", "device_used"))
         self._batches = world.batches
         self._seen = self._counted()
-        self._answered: deque[tuple[float, IntArray]] = deque([(-math.inf, world.served.copy())])
+        self._answered: deque[tuple[float, list[int]]] = deque([(-math.inf, self._seen[1])])
 
     def functions(self, now_s: float, instances: Mapping[str, Placed]) -> dict[str, FunctionView]:
         """Each function as its gateway would report it; counts since this was last called."""
-        totals = self._counted()
-        counts = (totals - self._seen).T.tolist()
+        totals, seen = self._counted(), self._seen
         self._seen = totals
-        answered = self._recently_answered(now_s, totals[1])
+        before = self._a_while_ago(now_s, totals[1])
         queues = self._queue_length.tolist()
         in_flight = dict.fromkeys((one.name for one in self._functions), 0)
         for placed in instances.values():
             in_flight[placed.function] += int(self._carried_count[placed.slot])
         views = {}
         for f, function in enumerate(self._functions):
-            arrivals, completed, late, refused, lost = counts[f]
-            latency_ms = self._latency_ms(f, answered[f], int(totals[1, f]))
+            arrivals, completed, late, refused, lost = (
+                now[f] - then[f] for now, then in zip(totals, seen, strict=True)
+            )
+            latency_ms = self._latency_ms(f, totals[1][f] - before[f], totals[1][f])
             views[function.name] = FunctionView(
                 arrivals, queues[f], in_flight[function.name], completed, late, refused + lost, latency_ms
             )
@@ -81,13 +82,12 @@ class Viewer:
             batches, requests, run_ms, device_ms,
         )  # fmt: skip
 
-    def _recently_answered(self, now_s: float, served: IntArray) -> list[int]:
-        """How many answers each function gave in the last `LATENCY_WINDOW_S`."""
+    def _a_while_ago(self, now_s: float, served: list[int]) -> list[int]:
+        """How many answers each function had given `LATENCY_WINDOW_S` ago."""
         self._answered.append((now_s, served))
         while len(self._answered) > 1 and self._answered[1][0] <= now_s - LATENCY_WINDOW_S:
             self._answered.popleft()
-        counts: list[int] = (served - self._answered[0][1]).tolist()
-        return counts
+        return self._answered[0][1]
 
     def _latency_ms(self, f: int, count: int, served: int) -> float | None:
         """The function's quantile over its last answers, the smallest that enough of them do not exceed."""
@@ -101,9 +101,10 @@ class Viewer:
         last.partition(place)
         return 1e3 * float(last[place])
 
-    def _counted(self) -> IntArray:
-        """Arrived, served, late, refused, lost up to now: (5, F)."""
-        return np.stack(self._totals)
+    def _counted(self) -> list[list[int]]:
+        """Arrived, served, late, refused, lost up to now, each by function. For few functions numbers of
+        Python are faster than arrays."""
+        return [counts.tolist() for counts in self._totals]
 
     def _phase(self, placed: Placed) -> tuple[Phase, float]:
         if placed.lost_s is not None:

@@ -70,7 +70,8 @@ def test_options_reach_the_replay(replay, tmp_path):
     pairs = tmp_path / "pairs.csv"
     ended = replay(
         "--policy", "has-gpu", "--json", "--plan", "constant:9,1", "--forecaster", "last-value",
-        "--risk", "mean", "--tick", 0.5, "--quantile", 0.9, "--gpus", 2, "--gpu-memory-mib", 8000, "--gpu-host-cores", 4,
+        "--risk", "mean", "--tick", 0.5, "--quantile", 0.9,
+        "--gpus", 2, "--gpu-memory-mib", 8000, "--gpu-host-cores", 4,
         "--beside", 1.3, "--blind", "5:8", "--model-factor", 1.5, "--crash-at", "3,4",
     )  # fmt: skip
     content = json.loads(ended.out)
