@@ -97,6 +97,8 @@ class Controller:
             self._backoff.worked()
         if mode != Mode.APPLIED:
             self._state = unmade(self._state, seen, decision)
+        elif refused:
+            self._state = unmade(self._state, seen, decision, {id_ for id_, _ in refused})
         if mode != Mode.STANDBY:
             self._keep()
         took_s = self._clock.now_s() - begin_s

@@ -208,3 +208,20 @@ def test_the_log_goes_on_after_a_line_that_was_cut(tmp_path: Path) -> None:
 
 def test_the_trace_is_long_enough() -> None:
     assert END_S >= 70
+
+
+def test_what_is_refused_is_not_counted_on() -> None:
+    clock, told = Moved(), Told()
+
+    class Refusing(Simulated):
+        def apply(self, decision: Decision) -> list[tuple[str, str]]:
+            return [(action.id, "not of a size that there is") for action in decision.actions]
+
+    controller = Controller(
+        core_of(), Refusing(cluster(), clock.now_s), apply=True, reporters=[told], clock=clock
+    )
+    controller.run(After(30))
+    assert all(tick.refused for tick in told.ticks[1:])
+    # Each tick it wants them anew, as nothing came of them; and nothing is lost that never was.
+    assert all(tick.decision.actions for tick in told.ticks[1:])
+    assert Reason.LOST not in {action.reason for tick in told.ticks for action in tick.decision.actions}
