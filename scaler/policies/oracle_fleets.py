@@ -17,6 +17,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from scaler.capacity.plans import PlanTable
 from scaler.core.corrected import CorrectedTimes, corrected
 from scaler.policies.base import Case
 from scaler.policies.static import function_table
+from scaler.sources.service_times import ServiceTimes
 
 MOST_STEPS = 20_000
 """Steps of the dynamic programme; longer demands have steps of more than a second."""
@@ -161,20 +163,23 @@ def fleet_cost(table: PlanTable, fleet: Fleet, rates: FloatArray) -> FloatArray:
 
 
 def oracle_table(case: Case, quantile: float) -> PlanTable:
-    """The plans of a function by execution times beside others on the GPU.
+    """The plans of a function by execution times beside others on the GPU."""
+    return function_table(replace(case, times=_beside(case.times)), quantile)
 
-    Observed times count where they are longer still, rounded up to powers of `COARSE`, so that nothing
-    changes with every small correction.
+
+@lru_cache(maxsize=1024)
+def _beside(times: ServiceTimes) -> ServiceTimes:
+    """Times slowed by neighbours; those observed where they are longer still.
+
+    Corrections are rounded up to powers of `COARSE`, so that nothing changes with every small one.
     """
-    times = case.times
     plain, device, pace = times, BESIDE, BESIDE
     if isinstance(times, CorrectedTimes):
         plain = times.plain
         observed = float(np.exp(np.mean(np.log(times.device_ms / plain.device_ms))))
         pace = max(_rounded_up(observed), BESIDE)
         device = max(_rounded_up(observed * times.device_over_pace), BESIDE)
-    rounded = corrected(plain, device_factor=device, pace_factor=pace, spread=0.0)
-    return function_table(replace(case, times=rounded), quantile)
+    return corrected(plain, device_factor=device, pace_factor=pace, spread=0.0)
 
 
 def _rounded_up(factor: float) -> float:

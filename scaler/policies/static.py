@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from scaler.core.observation import Phase
 from scaler.packing import Pool
 from scaler.policies.base import Case, Memory
 from scaler.policies.changes import Changes, need, throughput_rps
+from scaler.sources.service_times import ServiceTimes
 
 SCARCITIES = (0.0, 0.25, 0.5, 1.0)
 """Prices of SMs without quota that plans are made with, until one fits (`PlanTable.cheapest`)."""
@@ -106,9 +108,14 @@ def peak_rps(load: RateSteps, from_s: float = -math.inf, to_s: float = math.inf)
 def function_table(case: Case, quantile: float | None = None) -> PlanTable:
     """The plans of a function under its objective; what the batching delay may take is taken off."""
     spec = case.spec
-    return plan_table(
-        case.times, case.slo_ms - spec.max_batch_delay_ms, quantile or spec.slo_quantile, spec.max_batch
-    )
+    left_ms = case.slo_ms - spec.max_batch_delay_ms
+    return _table(case.times, left_ms, quantile or spec.slo_quantile, spec.max_batch)
+
+
+@lru_cache(maxsize=1024)
+def _table(times: ServiceTimes, left_ms: float, quantile: float, max_batch: int) -> PlanTable:
+    """The core hands out the same times until their correction changes."""
+    return plan_table(times, left_ms, quantile, max_batch)
 
 
 def provision(case: Case, demand_rps: float, pool: Pool) -> Plan:
