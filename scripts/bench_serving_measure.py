@@ -27,9 +27,10 @@ def saturation(server: Running, name: str, duration_s: float) -> dict[str, Any]:
     """
     due = {name: Trace.of_rates([2000.0], duration_s).arrivals([name])[name]}
     options = LoadOptions(timeout_ms=1e9, connections=IN_FLIGHT, drain_s=0.0)
-    cpu_s = server.cpu_s()
-    report = run_load(server.url, due, duration_s, options=options, targets={name: server.target})
-    cpu_s = server.cpu_s() - cpu_s
+    with server.measured():
+        cpu_s = server.cpu_s()
+        report = run_load(server.url, due, duration_s, options=options, targets={name: server.target})
+        cpu_s = server.cpu_s() - cpu_s
     records = report.records
     ended_s = (records.intended_s + records.latency_ms / 1e3)[records.answered]
     ended_s = np.sort(ended_s[(ended_s > WARM_S) & (ended_s <= duration_s)])
@@ -51,9 +52,10 @@ def latency(
 ) -> dict[str, Any]:
     """Latencies at a rate, open loop; the first seconds are left out."""
     due = Trace.of_rates([rps], duration_s + WARM_S).arrivals([name], process, seed)
-    cpu_s = server.cpu_s()
-    report = run_load(server.url, due, duration_s + WARM_S, targets={name: server.target})
-    cpu_s = server.cpu_s() - cpu_s
+    with server.measured():
+        cpu_s = server.cpu_s()
+        report = run_load(server.url, due, duration_s + WARM_S, targets={name: server.target})
+        cpu_s = server.cpu_s() - cpu_s
     return _latency(report, rps) | {"cpu_ms": 1e3 * cpu_s / max(report.total.answered, 1)}
 
 

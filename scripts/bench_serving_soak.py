@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from pathlib import Path
@@ -109,7 +108,7 @@ def soak(case: Case, work: Path, minutes: float) -> list[dict[str, Any]]:
     slope, level = np.polyfit(steady[:, 0], steady[:, 1], 1)
     return [
         {
-            "kind": "soak", "minutes": minutes, "network": case.name, "rate_rps": rps, "nice": os.nice(0),
+            "kind": "soak", "minutes": minutes, "network": case.name, "rate_rps": rps,
             "requests": total.requests, "answered": total.answered, "refused": total.refused,
             "errors": dict(total.errors),
             "p50_ms": total.p50_ms, "p99_ms": total.p99_ms, "max_ms": total.max_ms,

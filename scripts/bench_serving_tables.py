@@ -53,10 +53,11 @@ def _machine(rows: list[Row]) -> str:
          if line.startswith("model name")), platform.machine(),
     )  # fmt: skip
     shown = ", ".join(f"{server} {version}" for server, version in versions.items())
-    nices = sorted({row["nice"] for row in rows if "nice" in row})
+    ahead = all(row.get("realtime") for row in rows if row["kind"] != "soak")
+    how = "Server and generator went before them (SCHED_RR). " if ahead else ""
     return (
         f"Machine: {os.cpu_count()} cores, {name}, Linux {platform.release()}, Python"
-        f" {platform.python_version()}{busy}. All at nice {', '.join(map(str, nices))}. {shown}."
+        f" {platform.python_version()}{busy}. {how}{shown}."
     )
 
 
