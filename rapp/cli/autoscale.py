@@ -72,9 +72,7 @@ def autoscale(
     ] = None,
     lease: Annotated[
         Path | None,
-        typer.Option(
-            help="local, ray: file of the lease; default: one a user and server.", show_default=False
-        ),
+        typer.Option(help="local: file of the lease; default: one a user and server.", show_default=False),
     ] = None,
     lease_s: Annotated[
         float | None,

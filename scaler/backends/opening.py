@@ -38,7 +38,7 @@ class Where:
         namespace, context: kubernetes: of the pods; of the kubeconfig.
         template: kubernetes: file of pods to make.
         app: kubernetes: whose pods these are. nodes: labels of the nodes to use.
-        lease: file of the lease; for controllers on one machine.
+        lease: local: file of the lease.
 
     Raises:
         ConfigError: no such backend, or an option that does not go with it.
@@ -67,7 +67,7 @@ class Where:
             "template": ("kubernetes",),
             "app": ("kubernetes",),
             "nodes": ("kubernetes",),
-            "lease": ("local", "ray"),
+            "lease": ("local",),
         }
         for name, backends in only.items():
             if getattr(self, name) is not None and self.backend not in backends:
@@ -122,8 +122,7 @@ def open_backend(
 def open_lease(where: Where, backend: str, duration_s: float) -> Lease:
     """The lease of a backend: who has it may change what the backend runs.
 
-    For `kubernetes` it is a Lease of the cluster. For the others it is a file, so that of controllers on one
-    machine one leads; controllers of one Ray cluster have to be on one machine, or to share none.
+    In a cluster it is kept there. For `local` it is a file: one leads of the controllers on one machine.
 
     Args:
         backend: the backend's name, which is the same for all controllers of the same instances.
@@ -136,6 +135,10 @@ def open_lease(where: Where, backend: str, duration_s: float) -> Lease:
         from scaler.backends.kubernetes_lease import KubernetesLease
 
         return KubernetesLease(_kubernetes(where), f"rapp-autoscale-{where.app or 'rapp'}", duration_s)
+    if where.backend == "ray":
+        from scaler.backends.ray_lease import RayLease
+
+        return RayLease(where.address or "auto", duration_s)
     return FileLease(where.lease or default_lease_file(backend), duration_s)
 
 

@@ -144,6 +144,7 @@ def test_it_applies_leads_shows_metrics_and_ends_on_sigterm(cluster: Cluster) ->
         (("--backend", "kubernetes"), "--backend kubernetes needs --template: the pods to make"),
         (("--backend", "local", "--namespace", "x"), "--namespace goes with --backend kubernetes"),
         (("--backend", "ray", "--url", "x"), "--url goes with --backend local or kubernetes"),
+        (("--backend", "ray", "--lease", "x"), "--lease goes with --backend local"),
         (("--policy", "static"), "policy static: it has to know the demand beforehand"),
         (("--policy", "hibrid"), "no policy 'hibrid' (near: hybrid)"),
         (("--risk", "none"), "--risk none: it is mean or upper"),
