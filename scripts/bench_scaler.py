@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bench_scaler_cells import cells
+from bench_scaler_cells import POLICIES, cells
 from bench_scaler_checks import run_checks
 from bench_scaler_run import Places, check_policies, common_digest, missing, run_part
 from bench_scaler_tables import write_results
@@ -42,13 +42,15 @@ def main() -> None:
     check_policies(again)
     if not given.tables:
         run_all(places, given, again)
-        if not given.only:
+        if not given.only and given.policies == ",".join(POLICIES):
             run_checks(places)
     write_results(places, given.results, given.write)
 
 
 def run_all(places: Places, given: argparse.Namespace, again: list[str]) -> None:
     """All parts that are missing, first parts first."""
+    chosen = given.policies.split(",")
+    check_policies(chosen)
     for policy in again:
         for cell in cells():
             for part in (0, 1):
@@ -59,7 +61,8 @@ def run_all(places: Places, given: argparse.Namespace, again: list[str]) -> None
             wanted = [
                 (cell, lacks)
                 for cell in cells()
-                if cell.key.startswith(given.only) and (lacks := missing(cell, part, places))
+                if cell.key.startswith(given.only)
+                and (lacks := [one for one in missing(cell, part, places) if one in chosen])
             ]
             print(f"part {part}: {len(wanted)} cells to run", flush=True)
             running: list[Any] = [pool.submit(run_part, cell, part, lacks, places) for cell, lacks in wanted]
@@ -91,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="parts at once, each on one core")
     parser.add_argument("--requests", type=int, default=100_000, help="of a cell, over all seeds")
     parser.add_argument("--parts", type=int, default=2, choices=(1, 2), help="1: the first seeds alone")
+    parser.add_argument("--policies", default=",".join(POLICIES), help="those to replay: a,b")
     parser.add_argument("--again", help="policies to replay anew: a,b")
     parser.add_argument("--only", default="", help="cells whose name begins so")
     parser.add_argument("--tables", action="store_true", help="run nothing, write what is there")
