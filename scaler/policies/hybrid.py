@@ -11,27 +11,29 @@ room, all with the same quota and batch. Each tick, for each function:
    at the objective's quantile, queueing and batching delay included (`scaler.capacity`), and the batch that
    serves most at it. It needs no restart, so it is set at every tick: up at once, down when the demand has
    been lower for some seconds.
-3. Fleet (`scaler.policies.hybrid_fleets`). If the fleet could not serve `ahead` even at full quota, another is
-   needed: of more instances, or of a better SM partition; the one that costs least for a minute, its cold
-   starts included. If it could, another may still be cheaper: it is taken once the GPU-seconds that it would
-   have saved so far exceed what the exchange costs. The same rule removes instances that are not needed and
-   goes over to another SM partition, and a demand that swings never triggers it.
+3. Fleet (`scaler.policies.hybrid_fleets`). A fleet has vertical headroom: at full quota it serves what may
+   come within a cold start, which costs little, since a larger SM partition under a smaller quota costs about
+   the same. If the fleet could not, another is needed: of more instances, or of a better SM partition; the
+   one that costs least for a minute, its cold starts included. If it could, another may still be cheaper: it
+   is taken once the GPU-seconds that it would have saved so far exceed what the exchange costs. The same rule
+   removes instances that are not needed, and a demand that swings never triggers it.
 4. An exchange starts what is new first. Until that is ready both serve; then what is old is drained. What was
    lost is missing in the fleet and started at once. Without requests for long a function goes to zero, where
    its specification allows it; the first request wakes it up.
 
 Execution times are planned with as they are beside busy neighbours, at the risk the core is set to.
 
-Room. Rooms of functions are not reserved: an instance goes where a row of its own leaves the fewest SMs over,
-so that whole GPUs stay free; where no GPU has the SMs, into a row of the same SM partition. Where a fleet does
-not fit, the next best that fits is taken, down to one of small SM partitions with high quotas; where nothing
-suffices, what serves most. Instances are started one function at a time, always for the function of which
-the smallest part of the demand is served, so that none starves while others grow. What could not be had shows
-in the rates that are answered.
+Room. An instance goes where a row of its own leaves the fewest SMs over, so that whole GPUs stay free; rows
+are not shared, since instances that take turns in one slow each other by far more than neighbours do. Where a
+fleet does not fit, the next best that fits is taken, down to one of small SM partitions with high quotas and
+no headroom; where nothing suffices, what serves most. Instances are started one at a time, always for the
+function of which the smallest part of the demand is served, so that none starves while others grow. What
+could not be had shows in the rates that are answered.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,10 +47,7 @@ from scaler.packing import TOLERANCE, Need, PackingError, Pool
 from scaler.policies import hybrid_demand, hybrid_fleets
 from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, why_below
-from scaler.policies.hybrid_fleets import Fleet
-
-IDLE_RPS = 0.01
-"""Rate that an idle function's fleet is chosen for: a single request is to meet the objective."""
+from scaler.policies.hybrid_fleets import IDLE_RPS, Fleet, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,8 @@ class _Step:
         self.case, self.now_s, self.pool = case, now_s, pool
         self.table = hybrid_fleets.planned_table(case)
         self.live = {member.id: member for member in case.members}
-        before = {"demand": hybrid_demand.start(), "savings": {}, "fleet": None} if memory is None else memory
+        new: Mapping[str, Any] = {"demand": hybrid_demand.start(), "savings": {}, "fleet": None}
+        before = new if memory is None else memory
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
         at_once = sum(member.config.batch for member in case.members)
         self.demand = hybrid_demand.demand(self._demand_memory, case, at_once)
@@ -113,53 +113,62 @@ class _Step:
 
     def _target(self, before: str | None, dt_s: float) -> Fleet | None:
         """The fleet to have; None: no instance at all."""
-        least = fewest(self.case)
-        ahead = max(self.demand.ahead, self.demand.quick, IDLE_RPS)
-        now = Fleet.named(before) if before is not None else self._present()
-        if least == 0 and self.demand.ahead <= 0:
-            self._savings = {}
+        fewest_now, demand = fewest(self.case), self.demand
+        if fewest_now == 0 and demand.ahead <= 0:
             return None
-        if now is not None and now.number < max(least, 1):
-            now = Fleet(max(least, 1), now.sm_pct)
-        cold_start_s = self.case.spec.cold_start_s
-        if now is None or hybrid_fleets.most_rps(self.table, now) < ahead:
-            return self._needed(now, ahead, max(least, 1))
+        least = max(fewest_now, 1)
+        wanted = Wanted(max(demand.ahead, IDLE_RPS), max(demand.most, IDLE_RPS), least)
+        now = Fleet.named(before) if before is not None else self._present()
+        if now is not None and now.number < least:
+            now = Fleet(least, now.sm_pct)
+        if now is None:
+            return self._needed(None, wanted)
         own = [member for member in self.case.members if member.config.sm_pct == now.sm_pct]
-        if sum(member.phase == Phase.READY for member in own) < now.number:
-            # What is on its way is waited for.
-            return now
-        rivals = hybrid_fleets.options(self.table, now, ahead, max(least, 1))
-        self._savings = hybrid_fleets.saved(self._savings, self.table, now, rivals, ahead, dt_s)
-        for fleet in hybrid_fleets.exchange(self._savings, self.table, now, ahead, cold_start_s):
-            if fleet.number >= least and self._room(fleet) >= self._missing(fleet):
+        waiting = sum(member.phase == Phase.READY for member in own) < now.number
+        # What is on its way is waited for, unless it would not suffice.
+        if hybrid_fleets.most_rps(self.table, now) < (wanted.rps if waiting else wanted.most_rps):
+            return self._needed(now, wanted)
+        return now if waiting else self._exchanged(now, wanted, dt_s)
+
+    def _exchanged(self, now: Fleet, wanted: Wanted, dt_s: float) -> Fleet:
+        """The present fleet, or one that has earned to take its place."""
+        wanted = Wanted(max(self.demand.quick, IDLE_RPS), wanted.most_rps, wanted.least)
+        rivals = hybrid_fleets.options(self.table, now, wanted)
+        if wanted.most_rps <= IDLE_RPS:
+            rivals = [fleet for fleet in [hybrid_fleets.idle(self.table, wanted.least)] if fleet is not None]
+        self._savings = hybrid_fleets.saved(self._savings, self.table, now, rivals, wanted, dt_s)
+        cold_start_s = self.case.spec.cold_start_s
+        for fleet in hybrid_fleets.exchange(self._savings, self.table, now, wanted.rps, cold_start_s):
+            if self._room(fleet) >= self._missing(fleet):
                 self._savings, self._reason = {}, Reason.REPACK
                 return fleet
         return now
 
-    def _needed(self, now: Fleet | None, ahead: float, least: int) -> Fleet:
+    def _needed(self, now: Fleet | None, wanted: Wanted) -> Fleet:
         """A fleet for a demand that the present one cannot serve; the best that there is room for."""
-        found = hybrid_fleets.needed(self.table, now, ahead, least, self.case.spec.cold_start_s)
-        best: tuple[float, Fleet] | None = None
-        for fleet in found:
-            missing = self._missing(fleet)
-            room = self._room(fleet) if missing > 0 else 0
-            if room >= missing:
-                self._savings = {}
-                return fleet
-            there = Fleet(fleet.number - missing + room, fleet.sm_pct)
-            served = hybrid_fleets.most_rps(self.table, there)
-            if best is None or served > best[0]:
-                best = served, there
-        if best is not None and (now is None or best[0] > hybrid_fleets.most_rps(self.table, now)):
-            if best[1].number >= least:
-                self._savings = {}
-                return best[1]
-        if now is not None:
-            return now
-        if best is not None:
-            return Fleet(max(best[1].number, least), best[1].sm_pct)
+        if wanted.most_rps <= IDLE_RPS and now is None:
+            idle = hybrid_fleets.idle(self.table, wanted.least)
+            if idle is not None and self._room(idle) >= self._missing(idle):
+                return idle
+        best = now, hybrid_fleets.most_rps(self.table, now) if now is not None else -1.0
+        cold_start_s = self.case.spec.cold_start_s
+        # The full headroom; if there is no room for it, at least what is expected.
+        for goal in (wanted, Wanted(wanted.rps, wanted.rps, wanted.least)):
+            if best[1] >= goal.most_rps:
+                break
+            for fleet in hybrid_fleets.needed(self.table, now, goal, cold_start_s):
+                room, missing = self._room(fleet), self._missing(fleet)
+                if room >= missing:
+                    self._savings = {}
+                    return fleet
+                there = Fleet(fleet.number - missing + room, fleet.sm_pct)
+                served = hybrid_fleets.most_rps(self.table, there)
+                if served > best[1] and there.number >= wanted.least:
+                    best = there, served
+        if best[0] is not None:
+            return best[0]
         config, _ = self.case.times.fastest()
-        return Fleet(least, config.sm_pct)
+        return Fleet(wanted.least, config.sm_pct)
 
     def _present(self) -> Fleet | None:
         """The largest group of like instances that are there, after a restart."""
@@ -204,7 +213,7 @@ class _Step:
         """Quota and batch of each instance."""
         ready = [member for member in self.live.values() if member.phase == Phase.READY]
         starting = [member for member in self.live.values() if member.phase != Phase.READY]
-        wanted = self._least(ready, self.demand.quick)
+        wanted = self._least(ready, self.demand.quick + self.demand.backlog)
         # One that starts is set for the time at which all are there.
         everyone = self._least([*ready, *starting], self.demand.ahead)
         return wanted | {member.id: everyone[member.id] for member in starting}
@@ -288,9 +297,12 @@ class _Step:
     # --- what is left -------------------------------------------------------------------------------------
 
     def capacity_rps(self) -> float:
-        """What the instances serve within the objective."""
-        configs = [member.config for member in self.live.values()]
-        return fleet_rate_rps(self.table, configs) if configs else 0.0
+        """What the instances serve within the objective at the quotas that they could have."""
+        shares = [
+            Share(member.config.sm_pct, member.config.quota_pct + self._room_to_grow(member))
+            for member in self.live.values()
+        ]
+        return fleet_rate_rps(self.table, least_quotas(self.table, shares, math.inf)) if shares else 0.0
 
     def memory(self) -> dict[str, Any]:
         """What to remember of the function."""
@@ -302,14 +314,15 @@ class _Step:
 
 
 def _place(pool: Pool, takes: Need) -> tuple[str, int] | None:
-    """A row of its own on the GPU with the fewest SMs to spare; else where it fragments least."""
+    """A row of its own, on the GPU with the fewest SMs to spare."""
     best: tuple[float, str, int] | None = None
     for gpu in pool.gpus.values():
         spare = gpu.free_sm_pct - takes.sm_pct
-        if spare < -TOLERANCE or takes.memory_mib > gpu.free_memory_mib + TOLERANCE:
+        if spare < -TOLERANCE or (best is not None and (spare, gpu.id) > best[:2]):
             continue
-        if takes.host_cores > gpu.free_host_cores + TOLERANCE:
-            continue
-        if best is None or (spare, gpu.id) < best[:2]:
+        if (
+            takes.memory_mib <= gpu.free_memory_mib + TOLERANCE
+            and takes.host_cores <= gpu.free_host_cores + TOLERANCE
+        ):
             best = spare, gpu.id, gpu.free_row()
-    return pool.find(takes) if best is None else (best[1], best[2])
+    return None if best is None else (best[1], best[2])

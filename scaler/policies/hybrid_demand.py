@@ -1,15 +1,20 @@
 """`Demand`: what `hybrid` plans for, from forecasts and from how often they were too low.
 
-    surprise   a tick whose arrivals exceed the upper quantile that was forecast for it by more than a Poisson
-               process would: a step or a burst that nobody could see in the arrivals before
-    floor      the largest rate that came by surprise lately, but for those that are forgiven
-    quick      max(soon, floor): what quotas are set for. A quota follows within a tick, too late for a
+    peak       the largest rate of late, but for ticks whose requests are a share `FORGIVEN` of what may be
+               late
+    upper      upper quantile of the forecast, but not above both its mean and the peak: after a step the
+               forecast's spread is wide, and says rates possible that never were
+    surprise   a tick with more arrivals than a Poisson process at `upper` would bring
+    floor      the peak of the surprises alone
+    quick      max(upper, floor): what quotas are set for. A quota follows within a tick, too late for a
                surprise; so what comes by surprise often enough to matter is kept ready for
-    ahead      max(forecast, quick): what instances are there for; a cold start is too late for more
+    ahead      the same at the horizon of a cold start: what instances are there for
+    most       what they should be able to serve at full quota, so that not every step waits for a cold start.
+               After a time T the next t seconds bring a new peak with the probability t / (T + t), if all
+               orders are alike (the law of records); with so much weight it may be `RECORD` above
 
-Forgiven are the largest surprises whose requests together are a share `FORGIVEN` of all, part of what the
-objective's quantile allows to be late. A burst once in an hour is not provisioned for, steps up and down
-twice a minute are, and a load without surprises costs nothing more.
+So a burst once in an hour is not provisioned for, steps up and down twice a minute are, and a load without
+surprises costs nothing more.
 """
 
 from __future__ import annotations
@@ -19,13 +24,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scaler.forecast.base import Forecast
 from scaler.policies.base import Case
 
 FORGIVEN = 0.3
-"""Part of the requests that may be late (1 - quantile) that surprises may take; the rest is for queueing."""
+"""Share of the requests that may be late (1 - quantile) that ticks above the peak may have; the rest is for
+queueing."""
 
-MEMORY_S = 300.0
-"""How long a surprise is remembered, s: a few times the distance of steps that are worth being ready for."""
+PERIOD_S = 300.0
+"""Rates of one to two such periods are remembered, s: some times the distance of steps that are worth being
+ready for."""
 
 BEYOND = 3.0
 """Standard deviations of a Poisson count above the forecast from which a tick is a surprise."""
@@ -33,8 +41,20 @@ BEYOND = 3.0
 HOLD_S = 5.0
 """Time over which the largest upper quantile counts, s: a quota goes up at once, and down after it."""
 
+NEXT_S = 60.0
+"""Time ahead for which the chance of a new peak counts, s: that for which an instance is needed at least."""
+
+RECORD = 2.0
+"""By how much a new peak may exceed the old one: three times the rate at most, as in steps of real traces."""
+
 EMPTY_S = 1.0
 """Time in which a queue is to be emptied, s: one tick, for what waits that long is late already."""
+
+BIN = 1.05
+"""Ratio of the rates of two bins of a histogram."""
+
+Histogram = Mapping[str, float]
+"""Requests in ticks of a rate, by the bin of the rate: the bin n holds rates from BIN^n on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +62,42 @@ class Demand:
     """Rates to plan for, requests a second.
 
     Args:
-        quick: for quotas now. ahead: for instances a cold start ahead. backlog: part that empties the queue.
+        quick: for quotas now. backlog: what is needed beside it to empty the queue.
+        ahead: for instances a cold start ahead. most: that they should be able to serve at full quota.
     """
 
     quick: float
-    ahead: float
     backlog: float
+    ahead: float
+    most: float
 
 
 def start() -> dict[str, Any]:
-    """Nothing seen."""
-    return {"at_s": None, "requests": 0.0, "surprises": [], "held": []}
+    """Nothing seen.
+
+    The memory holds: `periods`, the last two, [begin, all ticks, surprises] with a histogram each; `held`,
+    [time, upper], those of the last `HOLD_S` that none after them exceeds; `peak` and `floor`, of the periods.
+    """
+    return {"at_s": None, "periods": [], "held": [], "peak": 0.0, "floor": 0.0}
 
 
 def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, Any]:
-    """The memory with what was seen in the last tick.
-
-    It holds: `requests`, all of them, forgotten over `MEMORY_S`; `surprises`, [time, rate, requests];
-    `held`, [time, upper quantile], those of the last `HOLD_S` that none after them exceeds.
-    """
-    before_s = memory["at_s"]
-    held = [[at, rps] for at, rps in memory["held"] if now_s - at < HOLD_S and rps > case.soon.upper_rps]
-    surprises = [one for one in memory["surprises"] if now_s - one[0] < MEMORY_S]
-    requests = float(memory["requests"])
-    if before_s is not None and now_s > before_s and case.rate_rps is not None:
+    """The memory with what was seen in the last tick."""
+    before_s, rate_rps = memory["at_s"], case.rate_rps
+    found = {**memory, "at_s": now_s}
+    if before_s is not None and now_s > before_s and rate_rps:
         dt_s = now_s - before_s
-        count = case.rate_rps * dt_s
-        requests = requests * math.exp(-dt_s / MEMORY_S) + count
         expected = float(memory["held"][0][1])
-        if case.rate_rps > expected + BEYOND * math.sqrt(max(expected, 1.0 / dt_s) / dt_s):
-            surprises.append([now_s, case.rate_rps, count])
-    return {
-        "at_s": now_s,
-        "requests": requests,
-        "surprises": surprises,
-        "held": [*held, [now_s, case.soon.upper_rps]],
-    }
+        beyond = expected + BEYOND * math.sqrt(max(expected, 1.0 / dt_s) / dt_s)
+        periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=rate_rps > beyond)
+        forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile)
+        peak, floor = (_peak_rps(periods, which, forgiven) for which in (ALL, SURPRISES))
+        found |= {"periods": periods, "peak": peak, "floor": floor}
+    elif memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
+        found |= {"periods": [], "peak": 0.0, "floor": 0.0}
+    upper = _believed(case.soon, found["peak"])
+    held = [[at, rps] for at, rps in memory["held"] if now_s - at < HOLD_S and rps > upper]
+    return found | {"held": [*held, [now_s, upper]]}
 
 
 def demand(memory: Mapping[str, Any], case: Case, at_once: int) -> Demand:
@@ -88,15 +108,46 @@ def demand(memory: Mapping[str, Any], case: Case, at_once: int) -> Demand:
             may wait without any backlog.
     """
     backlog = max(case.queue - at_once, 0) / EMPTY_S
-    quick = max(memory["held"][0][1], floor_rps(memory, 1.0 - case.spec.slo_quantile))
-    return Demand(quick + backlog, max(case.forecast.upper_rps, quick), backlog)
+    quick = max(memory["held"][0][1], memory["floor"])
+    ahead = max(_believed(case.forecast, memory["peak"]), quick)
+    known_s = memory["at_s"] - memory["periods"][0][0] if memory["periods"] else 0.0
+    most = max(ahead, memory["peak"]) * (1.0 + RECORD * NEXT_S / (known_s + NEXT_S))
+    return Demand(quick, backlog, ahead, most)
 
 
-def floor_rps(memory: Mapping[str, Any], may_be_late: float) -> float:
-    """The largest rate that came by surprise and is not forgiven, rps; 0: none."""
-    left = FORGIVEN * may_be_late * memory["requests"]
-    for _, rps, count in sorted(memory["surprises"], key=lambda one: (-one[1], one[0])):
-        left -= count
+ALL, SURPRISES = 1, 2
+
+
+def _added(
+    periods: list[Any], rate_rps: float, dt_s: float, now_s: float, *, surprise: bool
+) -> list[list[Any]]:
+    """The periods with one more tick."""
+    if not periods or now_s - periods[-1][0] > PERIOD_S:
+        periods = [*periods[-1:], [now_s, {}, {}]]
+    begin_s, everything, surprises = periods[-1]
+    key = str(math.floor(math.log(rate_rps) / math.log(BIN)))
+    requests = rate_rps * dt_s
+    everything = {**everything, key: everything.get(key, 0.0) + requests}
+    if surprise:
+        surprises = {**surprises, key: surprises.get(key, 0.0) + requests}
+    return [*periods[:-1], [begin_s, everything, surprises]]
+
+
+def _peak_rps(periods: list[list[Any]], which: int, forgiven: float) -> float:
+    """The largest rate of ticks that is not forgiven, rps; 0: none.
+
+    What a Poisson process adds to a tick by chance is taken off, one standard deviation of it.
+    """
+    left = forgiven * sum(sum(period[ALL].values()) for period in periods)
+    bins = sorted(((int(key), n) for period in periods for key, n in period[which].items()), reverse=True)
+    for number, requests in bins:
+        left -= requests
         if left < 0:
-            return float(rps)
+            rps = float(BIN ** (number + 0.5))
+            return rps - math.sqrt(rps)
     return 0.0
+
+
+def _believed(forecast: Forecast, peak: float) -> float:
+    """The upper quantile, but no rate that neither was seen lately nor is expected."""
+    return min(forecast.upper_rps, max(forecast.mean_rps, peak))

@@ -19,18 +19,32 @@ from functools import lru_cache
 import numpy as np
 
 from rapp.types import FloatArray
-from scaler.capacity.plans import NUMBERS, PlanTable, plan_table
+from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PATIENCE, PER_INSTANCE, PlanTable, plan_table
 from scaler.core.corrected import CorrectedTimes, corrected
 from scaler.policies.base import Case
 
-BESIDE = 1.10
-"""Factor on execution times beside other instances of a GPU: V100 pairs have a median of 1.09."""
+BESIDE = 1.05
+"""Factor on observed execution times. They hold how much neighbours slow each other at the load there is, up
+to 1.10 (V100 pairs: median 1.09); at the next load they may do so by half of it more."""
 
 START_PRICE = 0.02
 """GPU-seconds of any start or stop beside the cold start, so that nothing moves for a gain of no account."""
 
 LIFETIME_S = 60.0
 """Time for which an instance that is needed now is expected to be needed, s: Knative's stable window."""
+
+SCARCITIES = (0.0, 0.3, 1.0)
+"""Prices of SMs without quota that fleets are looked for with (`PlanTable.cheapest`)."""
+
+IDLE_RPS = 0.01
+"""Rate that counts as none: a single request is to meet the objective."""
+
+IDLE_PRICE = 2.0
+"""Times the least cost without requests that a fleet may cost: a larger SM partition under a small quota
+costs little more, and serves the first requests by its quota alone."""
+
+IDLE_SM_PCT = 25.0
+"""Largest SM partition without requests, %, unless the objective needs a larger one: others want SMs too."""
 
 MOST_RIVALS = 6
 """Fleets that are kept in mind beside the present one."""
@@ -59,115 +73,169 @@ class Fleet:
 
 
 def planned_table(case: Case) -> PlanTable:
-    """Plans of a function by execution times beside other instances of a GPU.
-
-    What was observed counts: where times are longer than predicted by up to `BESIDE`, that is taken for the
-    neighbours' doing and not counted twice.
-    """
-    plain, device, pace = case.times, BESIDE, BESIDE
+    """Plans of a function by execution times as observed, and `BESIDE`."""
+    plain, device, pace = case.times, 1.0, 1.0
     if isinstance(case.times, CorrectedTimes):
+        # One factor for all configurations, so that tables are kept while it stays.
         plain = case.times.plain
-        observed = float(np.exp(np.mean(np.log(case.times.device_ms / plain.device_ms))))
-        pace = max(observed, BESIDE * min(observed, 1.0))
-        observed *= case.times.device_over_pace
-        device = max(observed, BESIDE * min(observed, 1.0))
+        pace = float(np.exp(np.mean(np.log(case.times.device_ms / plain.device_ms))))
+        device = pace * case.times.device_over_pace
     spec = case.spec
-    times = corrected(plain, device_factor=device, pace_factor=pace, spread=0.0)
+    times = corrected(plain, device_factor=BESIDE * device, pace_factor=BESIDE * pace, spread=0.0)
     return plan_table(times, case.slo_ms - spec.max_batch_delay_ms, spec.slo_quantile, spec.max_batch)
 
 
-def cost(table: PlanTable, fleet: Fleet, demand_rps: float) -> float:
-    """GPU-seconds a second of a fleet at a demand; infinite: it cannot serve it."""
-    served = _served(table, fleet)
-    at = int(np.searchsorted(served, demand_rps))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a fleet has to do.
+
+    Args:
+        rps: rate that it is paid for. most_rps: rate that it has to be able to serve at full quota.
+        least: instances that it has to have.
+    """
+
+    rps: float
+    most_rps: float
+    least: int
+
+
+def cost(table: PlanTable, fleet: Fleet, rps: float) -> float:
+    """GPU-seconds a second of a fleet at a rate; infinite: it cannot serve it."""
+    served = _served(table, fleet.number)[_partition(table, fleet.sm_pct)]
+    at = int(np.searchsorted(served, rps))
     return fleet.number * fleet.sm_pct * (at + 1) / 1e4 if at < len(served) else math.inf
 
 
 def most_rps(table: PlanTable, fleet: Fleet) -> float:
     """What a fleet serves at full quota."""
-    return float(_served(table, fleet)[-1])
+    return float(_served(table, fleet.number)[_partition(table, fleet.sm_pct), -1]) if fleet.number else 0.0
+
+
+def suits(table: PlanTable, fleet: Fleet, wanted: Wanted) -> bool:
+    """Whether a fleet does what it has to."""
+    return fleet.number >= wanted.least and most_rps(table, fleet) >= max(wanted.most_rps, wanted.rps)
+
+
+def cheapest(
+    table: PlanTable, wanted: Wanted, sm_pct: float | None = None, scarcity: float = 0.0
+) -> Fleet | None:
+    """The cheapest fleet that does what it has to; None: none does.
+
+    Args:
+        sm_pct: of this SM partition; None: of any.
+        scarcity: price of SMs without quota against those with it, as `PlanTable.cheapest`.
+    """
+    # Rates in steps, so that answers are found again while the demand hardly changes.
+    steps = tuple(
+        math.ceil(math.log(max(rps, 1e-3)) / math.log(DEMAND_STEP) - 1e-9)
+        for rps in (wanted.rps, max(wanted.most_rps, wanted.rps))
+    )
+    s = None if sm_pct is None else _partition(table, sm_pct)
+    return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcity)
 
 
 @lru_cache(maxsize=65_536)
-def _served(table: PlanTable, fleet: Fleet) -> FloatArray:
-    """(Q,) rate by quota, with the best batch at each, non-decreasing."""
-    if fleet.number == 0:
-        return np.zeros(1)
-    s = max(int(np.searchsorted(table.sm_pct, fleet.sm_pct + 1e-9)) - 1, 0)
-    return np.asarray(np.maximum.accumulate(table.rates_rps(fleet.number)[s].max(axis=0)))
+def _cheapest(
+    table: PlanTable, rps_step: int, most_step: int, least: int, s: int | None, scarcity: float
+) -> Fleet | None:
+    rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
+    best, worse = (math.inf, 0, 0), 0
+    for number in (number for number in NUMBERS if number >= least):
+        served = _served(table, number)
+        enough = (served >= rps).argmax(axis=1)
+        quota = (enough + 1.0) / served.shape[1]
+        share = (
+            number * table.sm_pct / 100 * (quota + scarcity * (1.0 - quota)) * (1.0 + PER_INSTANCE * number)
+        )
+        price = np.where(served[:, -1] >= max(most, rps), share, np.inf)
+        at = int(np.argmin(price)) if s is None else s
+        if price[at] < best[0]:
+            best, worse = (float(price[at]), number, at), 0
+        elif math.isfinite(best[0]):
+            worse += 1
+            if worse == PATIENCE:
+                break
+    return Fleet(best[1], float(table.sm_pct[best[2]])) if math.isfinite(best[0]) else None
 
 
-def options(table: PlanTable, now: Fleet | None, demand_rps: float, least: int) -> list[Fleet]:
-    """Fleets that serve a demand: the cheapest of all, and the cheapest of the SM partition that is there."""
-    found = []
-    for scarcity in (0.0, 1.0):
-        plan = table.cheapest(demand_rps, scarcity)
-        if plan is not None:
-            found.append(Fleet(max(plan.number, least), plan.config.sm_pct))
-    if now is not None and found:
-        numbers = {now.number - 1, now.number + 1, *NUMBERS}
-        most = 2 * max(now.number, found[0].number, found[1].number) + 1
-        same = [Fleet(n, now.sm_pct) for n in numbers if max(least, 1) <= n <= most]
-        found.append(min(same, key=lambda fleet: (cost(table, fleet, demand_rps), fleet)))
-    return list(dict.fromkeys(found))
+@lru_cache(maxsize=16_384)
+def _served(table: PlanTable, number: int) -> FloatArray:
+    """(S, Q) rate of `number` instances by SM partition and quota, with the best batch at each."""
+    return np.maximum.accumulate(table.rates_rps(number).max(axis=1), axis=-1)
 
 
-def price(table: PlanTable, now: Fleet | None, fleet: Fleet, demand_rps: float, cold_start_s: float) -> float:
+def _partition(table: PlanTable, sm_pct: float) -> int:
+    return max(int(np.searchsorted(table.sm_pct, sm_pct + 1e-9)) - 1, 0)
+
+
+def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
+    """Fleets worth looking at: the cheapest of all, with and without scarce SMs, and that of the SM partition
+    that is there."""
+    found = [cheapest(table, wanted, scarcity=scarcity) for scarcity in SCARCITIES]
+    if now is not None:
+        found.append(cheapest(table, wanted, now.sm_pct))
+    return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
+
+
+def idle(table: PlanTable, least: int) -> Fleet | None:
+    """The fleet of a function without requests: of those that cost little, the one that could serve most."""
+    wanted = Wanted(IDLE_RPS, IDLE_RPS, least)
+    first = cheapest(table, wanted)
+    if first is None:
+        return None
+    most = IDLE_PRICE * cost(table, first, IDLE_RPS)
+    fleets = [Fleet(first.number, float(sm)) for sm in table.sm_pct if sm <= max(IDLE_SM_PCT, first.sm_pct)]
+    return max(
+        (fleet for fleet in fleets if cost(table, fleet, IDLE_RPS) <= most),
+        key=lambda fleet: (most_rps(table, fleet), -fleet.sm_pct),
+    )
+
+
+def price(table: PlanTable, now: Fleet | None, fleet: Fleet, rps: float, cold_start_s: float) -> float:
     """GPU-seconds of an exchange: cold starts of what is new, and of what goes, which may be wanted again."""
     same = min(now.number, fleet.number) if now is not None and now.sm_pct == fleet.sm_pct else 0
-    new, total = fleet.number - same, cost(table, fleet, demand_rps) * cold_start_s + START_PRICE
+    new, total = fleet.number - same, cost(table, fleet, rps) * cold_start_s + START_PRICE
     paid = new * total / fleet.number
     if now is not None and now.number > same:
-        before = cost(table, now, demand_rps)
+        before = cost(table, now, rps)
         gone = (before if math.isfinite(before) else 0.0) * cold_start_s + START_PRICE
         paid += (now.number - same) * gone / now.number
     return paid
 
 
-def needed(
-    table: PlanTable, now: Fleet | None, demand_rps: float, least: int, cold_start_s: float
-) -> list[Fleet]:
+def needed(table: PlanTable, now: Fleet | None, wanted: Wanted, cold_start_s: float) -> list[Fleet]:
     """Fleets to go to if what is there does not suffice, the best first.
 
     Cheapest over `LIFETIME_S`, the exchange included.
     """
-    found = options(table, now, demand_rps, least)
 
     def total(fleet: Fleet) -> float:
-        return LIFETIME_S * cost(table, fleet, demand_rps) + price(
-            table, now, fleet, demand_rps, cold_start_s
-        )
+        running = LIFETIME_S * cost(table, fleet, wanted.rps)
+        return running + price(table, now, fleet, wanted.rps, cold_start_s)
 
-    return sorted((fleet for fleet in found if math.isfinite(total(fleet))), key=lambda f: (total(f), f))
+    return sorted(options(table, now, wanted), key=lambda fleet: (total(fleet), fleet))
 
 
 def saved(
-    savings: Savings,
-    table: PlanTable,
-    now: Fleet,
-    rivals: Iterable[Fleet],
-    demand_rps: float,
-    dt_s: float,
+    savings: Savings, table: PlanTable, now: Fleet, rivals: Iterable[Fleet], wanted: Wanted, dt_s: float
 ) -> dict[str, float]:
     """What each rival would have saved by now, GPU-seconds; those that would not have are forgotten."""
-    here = cost(table, now, demand_rps)
+    here = cost(table, now, wanted.rps)
     found = {}
     for fleet in dict.fromkeys([*(Fleet.named(name) for name in savings), *rivals]):
-        if fleet == now:
+        if fleet == now or not suits(table, fleet, wanted):
             continue
-        gain = savings.get(fleet.name, 0.0) + (here - cost(table, fleet, demand_rps)) * dt_s
+        gain = savings.get(fleet.name, 0.0) + (here - cost(table, fleet, wanted.rps)) * dt_s
         if gain > 0:
             found[fleet.name] = gain
     best = sorted(found, key=lambda name: (-found[name], name))[:MOST_RIVALS]
     return {name: found[name] for name in sorted(best)}
 
 
-def exchange(
-    savings: Savings, table: PlanTable, now: Fleet, demand_rps: float, cold_start_s: float
-) -> list[Fleet]:
+def exchange(savings: Savings, table: PlanTable, now: Fleet, rps: float, cold_start_s: float) -> list[Fleet]:
     """Rivals whose savings have reached the price of going over to them, those of the largest gain first."""
     gains = [
-        (gain - price(table, now, Fleet.named(name), demand_rps, cold_start_s), name)
+        (gain - price(table, now, Fleet.named(name), rps, cold_start_s), name)
         for name, gain in savings.items()
     ]
     return [Fleet.named(name) for gain, name in sorted(gains, reverse=True) if gain > 0]
