@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from scaler.serving.admin import AdminRoutes
 from scaler.serving.asgi import Receive, Scope, Send
@@ -18,11 +12,10 @@ from scaler.serving.fleet import Fleet
 from scaler.serving.infer import InferRoute
 from scaler.serving.metrics import metrics_route
 from scaler.serving.models import ModelRoutes
+from scaler.serving.page import PageRoutes
 from scaler.serving.requests import BadRequestError
-from scaler.serving.respond import answer, bad_request, http_error
+from scaler.serving.respond import bad_request, http_error
 
-STATIC = Path(__file__).parent / "static"
-"""The status page: `index.html` is served at `/`, the folder at `/static`."""
 TIMEOUT_S = 30.0
 """Deadline of a request that names none, s: longer than any objective of online inference."""
 
@@ -45,14 +38,13 @@ class Gateway:
         from rapp import __version__
 
         self._infer = InferRoute(fleet, timeout_s, body_timeout_s)
-        routes: list[Route | Mount] = [
+        admin = AdminRoutes(fleet, token)
+        routes = [
             *ModelRoutes(fleet, __version__).routes(),
-            *AdminRoutes(fleet, token).routes(),
+            *admin.routes(),
+            *PageRoutes(fleet, token, admin.records, __version__).routes(),
             metrics_route(fleet),
-            Route("/", _page),
         ]
-        if STATIC.is_dir():
-            routes.append(Mount("/static", StaticFiles(directory=STATIC)))
         self._rest = Starlette(
             routes=routes,
             exception_handlers={BadRequestError: bad_request, HTTPException: http_error},
@@ -65,10 +57,3 @@ class Gateway:
             await self._infer(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
-
-
-async def _page(request: Request) -> Response:
-    page = STATIC / "index.html"
-    if page.is_file():
-        return FileResponse(page)
-    return answer({"name": "rapp", "models": "/v2/models/{name}", "status": "/status.json"})

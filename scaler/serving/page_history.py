@@ -55,9 +55,7 @@ class History:
         functions: by name. outlooks: asked before each round of samples.
     """
 
-    def __init__(
-        self, functions: Mapping[str, ServedFunction], outlooks: Callable[[], Outlooks]
-    ) -> None:
+    def __init__(self, functions: Mapping[str, ServedFunction], outlooks: Callable[[], Outlooks]) -> None:
         self._functions, self._outlooks = functions, outlooks
         self._samples: dict[str, deque[Sample]] = {name: deque(maxlen=KEPT) for name in functions}
         self._before = {name: (time.monotonic(), *_counts(one)) for name, one in functions.items()}
@@ -112,12 +110,13 @@ def _counts(function: ServedFunction) -> tuple[int, int]:
 
 
 def _columns(samples: list[Sample]) -> dict[str, list[Any]]:
+    outlooks = [one.outlook for one in samples]
     return {
         "at_s": [round(one.at_s, 3) for one in samples],
         "rps": [round(one.rps, 2) for one in samples],
         "arrivals": [one.arrivals for one in samples],
         "violations": [one.violations for one in samples],
         "latency_ms": [None if one.latency_ms is None else round(one.latency_ms, 2) for one in samples],
-        "planned_rps": [None if one.outlook is None else round(one.outlook.planned_rps, 2) for one in samples],
-        "capacity_rps": [None if one.outlook is None else round(one.outlook.capacity_rps, 2) for one in samples],
+        "planned_rps": [None if one is None else round(one.planned_rps, 2) for one in outlooks],
+        "capacity_rps": [None if one is None else round(one.capacity_rps, 2) for one in outlooks],
     }

@@ -43,7 +43,7 @@ def controllers(records: Sequence[Record], now_s: float) -> list[dict[str, Any]]
     for record in records:
         name = _text(record.get("controller")) or "a controller"
         # What is not said again stays.
-        one = found.setdefault(name, {"name": name, "policy": "", "backend": "", "mode": "", "stopped": False})
+        one = found.setdefault(name, {"name": name, "policy": "", "mode": ""})
         for key in ("policy", "mode"):
             one[key] = _text(record.get(key)) or one[key]
         one["every_s"] = _number(record.get("every_s")) or one.get("every_s", EVERY_S)
