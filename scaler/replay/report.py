@@ -14,6 +14,7 @@ from markupsafe import Markup
 from rapp.report.render import render_source
 from scaler.core.decision import Resize, Start
 from scaler.replay.aggregate import FIGURES, Mean, by_policy, mean_of, violations_pct_at
+from scaler.replay.chaos import Fault
 from scaler.replay.recovery import Recovery
 from scaler.replay.report_charts import (
     Clock,
@@ -69,7 +70,7 @@ def replay_html(results: Sequence[ReplayResult], about: Mapping[str, Any]) -> st
 def duration(seconds: float) -> str:
     """A time for people: `90 s`, `12 min`, `24 h`."""
     for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
+        if seconds >= 10 * size or (seconds >= 2 * size and seconds % size == 0):
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
 
@@ -85,7 +86,9 @@ def figure(value: float, digits: int = 3) -> str:
 
 
 def _told(mean: Mean, digits: int = 3) -> dict[str, Any]:
-    within = "" if mean.within is None else f"± {figure(mean.within, 2)}"
+    # An interval that cannot be seen beside its value says nothing.
+    seen = mean.within is not None and mean.within > 0.001 * abs(mean.value)
+    within = f"± {figure(mean.within, 2)}" if seen and mean.within is not None else ""
     return {"text": figure(mean.value, digits), "within": within, "value": mean.value}
 
 
@@ -135,19 +138,21 @@ def _section(number: int, result: ReplayResult, gpus: Sequence[str]) -> dict[str
     clock = Clock(result.series.at_s, duration_s)
     tick_s = float(result.series.at_s[0])
     names = list(result.functions)
+    had = [one.disturbance for one in result.recoveries]
+    lost_s = {str(one.target): one.at_s for one in reversed(had) if one.fault == Fault.GPU_LOST}
     most = sorted(result.functions.values(), key=lambda one: -one.arrivals)[:MOST_FUNCTIONS]
     changes = result.series.changes
     return {
         "colour": number % 8,
         "name": result.policy,
-        "packing": Markup(packing_chart(result.account.allotments, gpus, names, clock)),
+        "packing": Markup(packing_chart(result.account.allotments, gpus, names, clock, lost_s)),
         "keys": [(name, place % 8) for place, name in enumerate(names)],
         "functions": [_function(one) for one in result.functions.values()],
         "plots": [
             {
                 "name": one.function,
-                "load": Markup(load_chart(result.series, one.function, clock, tick_s)),
-                "latency": Markup(latency_chart(result.series, one, clock)),
+                "load": Markup(load_chart(result.series, one.function, clock, tick_s, had)),
+                "latency": Markup(latency_chart(result.series, one, clock, had)),
                 "allocation": Markup(allocation_chart(result.series, one.function, clock)),
                 "instances": Markup(instances_chart(result.series, one.function, clock)),
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,11 +11,15 @@ from rapp.report.axis import Axis, linear, padded_log
 from rapp.report.scale import thinned
 from rapp.report.svg import Plot
 from rapp.types import FloatArray
+from scaler.replay.chaos import Disturbance
 from scaler.replay.result import FunctionResult, ReplayResult
 from scaler.replay.series import Series
 
 MOST_POINTS = 360
 """Of a line over time: more than the page has room for would only make it large."""
+
+MOST_DISTURBANCES = 24
+"""Disturbances up to which each has a line."""
 
 WIDTH, HEIGHT = 560, 230
 
@@ -61,7 +66,9 @@ class Clock:
         return np.asarray(np.add.reduceat(np.nan_to_num(values), self._first))
 
 
-def load_chart(series: Series, function: str, clock: Clock, tick_s: float) -> str:
+def load_chart(
+    series: Series, function: str, clock: Clock, tick_s: float, had: Sequence[Disturbance] = ()
+) -> str:
     """The rate that came, the forecast's upper end that is planned for, and the capacity that there was."""
     rate = clock.mean(_of(series, "arrivals", function)) / tick_s
     upper, capacity = (clock.mean(_of(series, name, function)) for name in ("upper_rps", "capacity_rps"))
@@ -70,13 +77,14 @@ def load_chart(series: Series, function: str, clock: Clock, tick_s: float) -> st
     shown = min(max(_most(upper, 0.0), _most(capacity, 0.0), most), 3 * most)
     y = linear(0, 1.05 * shown, "requests/s")
     plot = Plot(clock.axis, y, title=f"Load of {function}", width=WIDTH, height=HEIGHT)
+    _disturbances(plot, clock, y, had)
     _line(plot, clock, capacity, "line capacity")
     _line(plot, clock, rate, "line load")
     _line(plot, clock, upper, "line forecast")
     return plot.svg()
 
 
-def latency_chart(series: Series, one: FunctionResult, clock: Clock) -> str:
+def latency_chart(series: Series, one: FunctionResult, clock: Clock, had: Sequence[Disturbance] = ()) -> str:
     """The observed quantile of latency against the objective, and where requests violated it."""
     observed = clock.greatest(_of(series, "latency_ms", one.function))
     known = observed[np.isfinite(observed)]
@@ -97,6 +105,7 @@ def latency_chart(series: Series, one: FunctionResult, clock: Clock) -> str:
             f"{100 * value:.2g} % of the requests around here violate the objective" for value in share[at]
         ]
         plot.cells(corners, [float(value) for value in 0.12 + 0.5 * np.sqrt(share[at])], about)
+    _disturbances(plot, clock, y, had)
     plot.line([0, clock.axis.high], [one.slo_ms, one.slo_ms], "goal")
     plot.text(clock.axis.high, one.slo_ms, f"objective {one.slo_ms:.4g} ms", style="end", dy=-5)
     _line(plot, clock, observed, "line")
@@ -129,7 +138,9 @@ def front_chart(by_policy: Mapping[str, Sequence[ReplayResult]]) -> str:
     cost = [one.total.gpu_seconds_per_1000 for results in by_policy.values() for one in results]
     share = [100 * one.total.violation_share for results in by_policy.values() for one in results]
     x = thinned(padded_log(np.maximum(cost, 1e-6), "GPU-seconds per 1,000 requests", by=0.12), 0.1)
-    y = linear(0, 1.1 * max(*share, 0.1, 0.0), "violations, % of arrivals")
+    top = 1.1 * max(*share, 0.1)
+    # Room below 0 for names, and for what lies on it.
+    y = replace(linear(0, top, "violations, % of arrivals"), low=-0.06 * top)
     plot = Plot(x, y, title="Cost against violations", width=640, height=360)
     means = {
         policy: (
@@ -142,6 +153,7 @@ def front_chart(by_policy: Mapping[str, Sequence[ReplayResult]]) -> str:
     if len(front) > 1:
         left, top = np.array(front).T
         plot.line(np.repeat(left, 2)[1:], np.repeat(top, 2)[:-1], "reference")
+    named: list[tuple[float, float]] = []
     for number, (policy, results) in enumerate(by_policy.items()):
         style = f"dot p{number % 8}"
         if len(results) > 1:
@@ -155,11 +167,22 @@ def front_chart(by_policy: Mapping[str, Sequence[ReplayResult]]) -> str:
         at, up = means[policy]
         about = f"{policy}: {at:.4g} GPU-seconds per 1,000 requests, {up:.3g} % violations"
         plot.dots([at], [up], [about], radius=6, style=style)
-        left_half = float(x.place(at)) > 0.75
-        plot.text(
-            at, up, policy, style="name end" if left_half else "name", dx=-10 if left_half else 10, dy=-6
-        )
+        place = float(x.place(at)), float(y.place(up))
+        # To the left where there is no room to the right, and below where another name is beside it.
+        at_end = place[0] > 0.75
+        near = any(abs(place[0] - one[0]) < 0.2 and abs(place[1] - one[1]) < 0.09 for one in named)
+        named.append(place)
+        dx, dy = (-10 if at_end else 10), (16 if near else -6)
+        plot.text(at, up, policy, style="name end" if at_end else "name", dx=dx, dy=dy)
     return plot.svg()
+
+
+def _disturbances(plot: Plot, clock: Clock, y: Axis, had: Sequence[Disturbance]) -> None:
+    """A line where each begins, where they are few enough to be told apart."""
+    if len(had) <= MOST_DISTURBANCES:
+        for one in had:
+            at = one.at_s / clock.seconds
+            plot.line([at, at], [y.low, y.high], "reference")
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
