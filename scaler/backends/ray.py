@@ -22,6 +22,7 @@ from rapp.errors import ConfigError
 from rapp.runtime.ray_cluster import join, outcome_behind
 from scaler.backends.ray_names import ANSWER_TIMEOUT_S, NAMESPACE, ON_HEAD, ROUTER
 from scaler.backends.ray_queue import Tensors
+from scaler.backends.ray_report import Reader
 from scaler.backends.ray_router import RayFunction, Router
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation
@@ -38,6 +39,7 @@ class RayBackend:
     def __init__(self, ray: ModuleType, address: str, functions: list[RayFunction], joined: bool) -> None:
         self._ray, self._address, self._functions, self._joined = ray, address, functions, joined
         self._router: Any = None
+        self._reader = Reader()
 
     @classmethod
     def open(
@@ -78,8 +80,7 @@ class RayBackend:
 
     def observe(self) -> Observation:
         """As `Backend.observe`; the clock is that of the head node, since its start."""
-        seen: Observation = self._ask("observe")
-        return seen
+        return self._reader.read(self._ask("report", self._reader.marks))
 
     def apply(self, decision: Decision) -> list[tuple[str, str]]:
         """As `Backend.apply`."""

@@ -1,4 +1,4 @@
-"""The central queue of one function: requests that wait, and what is counted of them between observations.
+"""The central queue of one function: requests that wait, and what is counted of them.
 
 Lives in the event loop of `scaler.backends.ray_router`; knows nothing of Ray.
 """
@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from rapp.errors import RappError
 from scaler.core.observation import FunctionView
+
+LATENCIES_KEPT = 100_000
+"""Of the last answers: more than come between two looks of a reader."""
 
 MOST_TRIES = 3
 """Instances that a request may lose before it is given up: it is the request then that ends them."""
@@ -53,12 +57,13 @@ class Request:
 
 @dataclass(slots=True)
 class _Counts:
-    """Since the observation before."""
+    """Since the beginning."""
 
     arrivals: int = 0
+    completed: int = 0
     late: int = 0
     refused: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
 
 
 class FunctionQueue:
@@ -136,6 +141,7 @@ class FunctionQueue:
                 request.answer.set_exception(FailedError(f"{self.name}: {answer}"))
                 continue
             latency_ms = 1e3 * (now_s - request.arrived_s)
+            self._counts.completed += 1
             self._counts.latencies_ms.append(latency_ms)
             self._counts.late += latency_ms > self._slo_ms
             request.answer.set_result(answer)
@@ -157,18 +163,22 @@ class FunctionQueue:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def view(self) -> FunctionView:
-        """What there is, and what was counted since the last call."""
-        counts, self._counts = self._counts, _Counts()
-        latencies = counts.latencies_ms
+    def view(self, completed_before: int | None) -> FunctionView:
+        """What there is, with counts since the beginning.
+
+        Args:
+            completed_before: answers that the reader knows of: the latency is that of those after them.
+                None: it knows none, and gets no latency.
+        """
+        counts = self._counts
+        new = 0 if completed_before is None else min(counts.completed - completed_before, LATENCIES_KEPT)
+        latest = list(islice(reversed(counts.latencies_ms), max(new, 0)))
         return FunctionView(
             arrivals=counts.arrivals,
             queue=len(self._waiting),
             in_flight=self._in_flight,
-            completed=len(latencies),
+            completed=counts.completed,
             late=counts.late,
             refused=counts.refused,
-            latency_ms=float(np.quantile(latencies, self._slo_quantile, method="higher"))
-            if latencies
-            else None,
+            latency_ms=float(np.quantile(latest, self._slo_quantile, method="higher")) if latest else None,
         )

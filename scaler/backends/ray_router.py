@@ -7,7 +7,9 @@ so does the cluster. All methods run in one event loop.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,11 +19,15 @@ from scaler.backends.ray_devices import Devices
 from scaler.backends.ray_instance import Instance, Tensors
 from scaler.backends.ray_placement import Seat
 from scaler.backends.ray_queue import FailedError, FunctionQueue, Request
+from scaler.backends.ray_report import InstanceReport, Marks, Report
 from scaler.core.decision import Action, Drain, Resize, Start
-from scaler.core.observation import InstanceView, Observation, Phase
+from scaler.core.observation import InstanceView, Phase
 
 DEVICES_S = 20.0
 """How long a new router waits for the devices of the cluster."""
+
+LOST_KEPT = 1000
+"""Instances that were lost last, for readers that have not looked yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +58,20 @@ class _Placed:
     actor: Any
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     at_work: list[Request] = field(default_factory=list)
-    batches: int = 0
-    requests: int = 0
-    run_ms: float = 0.0
+    run_s: float = 0.0
+    started_s: float = field(default_factory=time.monotonic)
 
     def enter(self, phase: Phase) -> None:
         self.view = replace(self.view, phase=phase, since_s=time.monotonic())
 
-    def report(self) -> InstanceView:
-        """The view, with what was counted since the last one."""
-        mean_ms = self.run_ms / self.batches if self.batches else None
-        shown = replace(
-            self.view, batches=self.batches, requests=self.requests, run_ms=mean_ms, device_ms=mean_ms
-        )
-        self.batches, self.requests, self.run_ms = 0, 0, 0.0
-        return shown
+    def ran(self, requests: int, run_ms: float) -> None:
+        """Count a batch."""
+        view = self.view
+        self.view = replace(view, batches=view.batches + 1, requests=view.requests + requests)
+        self.run_s += run_ms / 1e3
+
+    def report(self) -> InstanceReport:
+        return InstanceReport(self.view, self.started_s, self.run_s)
 
 
 class Router:
@@ -78,7 +83,9 @@ class Router:
         self._queues: dict[str, FunctionQueue] = {}
         self._devices = Devices()
         self._placed: dict[str, _Placed] = {}
-        self._lost: list[InstanceView] = []
+        self._name = secrets.token_hex(8)
+        self._lost: deque[InstanceReport] = deque(maxlen=LOST_KEPT)
+        self._lost_total = 0
 
     async def configure(self, functions: Sequence[RayFunction]) -> None:
         """Serve these functions from now on; instances of others stay until they are drained."""
@@ -115,14 +122,18 @@ class Router:
 
     # --- what a controller sees and does --------------------------------------------------------------------
 
-    async def observe(self) -> Observation:
-        """As `Backend.observe`."""
+    async def report(self, marks: Marks | None) -> Report:
+        """What there is; latencies and lost instances are those after the marks, None: none."""
         await self._devices.refresh()
-        lost, self._lost = self._lost, []
-        return Observation(
+        completed = {} if marks is None else marks.completed
+        new = 0 if marks is None else min(max(self._lost_total - marks.lost, 0), len(self._lost))
+        return Report(
+            router=self._name,
             now_s=time.monotonic(),
-            functions={name: self._queues[name].view() for name in self._functions},
-            instances=(*(placed.report() for placed in self._placed.values()), *lost),
+            functions={name: self._queues[name].view(completed.get(name)) for name in self._functions},
+            instances=tuple(placed.report() for placed in self._placed.values()),
+            lost=tuple(self._lost)[len(self._lost) - new :],
+            lost_total=self._lost_total,
             gpus=tuple(device.room.view for device in self._devices.there.values()),
         )
 
@@ -234,9 +245,7 @@ class Router:
                 return
             placed.at_work = []
             queue.answered(batch, outcome.answers)
-            placed.batches += 1
-            placed.requests += len(batch)
-            placed.run_ms += outcome.run_ms
+            placed.ran(len(batch), outcome.run_ms)
         self._remove(placed)
 
     async def _watch(self, placed: _Placed) -> None:
@@ -258,6 +267,7 @@ class Router:
         if placed.view.phase != Phase.DRAINING:
             placed.enter(Phase.LOST)
             self._lost.append(placed.report())
+            self._lost_total += 1
         self._remove(placed)
 
     def _remove(self, placed: _Placed) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rapp.types import ResourceConfig
 from scaler.backends.ray_placement import Room, Seat
 from scaler.backends.ray_queue import DeadlineError, FailedError, FunctionQueue, RefusedError
-from scaler.core.observation import GpuView
+from scaler.backends.ray_report import InstanceReport, Marks, Reader, Report
+from scaler.core.observation import FunctionView, GpuView, InstanceView, Phase
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -41,15 +42,17 @@ def test_batches_are_taken_in_order_and_answered_each_with_its_own():
         await asyncio.sleep(0)
         first, rest = await queue.take(lambda: 2, go_on), await queue.take(lambda: 8, go_on)
         assert [int(one.inputs["x"][0]) for one in (*first, *rest)] == [0, 1, 2, 3, 4]
-        assert queue.view().in_flight == 5
+        assert queue.view(0).in_flight == 5
         queue.answered(rest, [{"y": one.inputs["x"] * 10} for one in rest[:2]] + ["is wrong"])
         queue.answered(first, [{"y": one.inputs["x"] * 10} for one in first])
         assert [int((await task)["y"][0]) for task in tasks[:4]] == [0, 10, 20, 30]
         with pytest.raises(FailedError, match="f: is wrong"):
             await tasks[4]
-        view = queue.view()
-        assert (view.arrivals, view.completed, view.refused, view.in_flight) == (0, 4, 1, 0)
+        view = queue.view(0)
+        assert (view.arrivals, view.completed, view.refused, view.in_flight) == (5, 4, 1, 0)
         assert view.latency_ms is not None
+        assert queue.view(4).latency_ms is None
+        assert queue.view(None).latency_ms is None
 
     run(test())
 
@@ -68,7 +71,7 @@ def test_what_an_instance_lost_comes_first_and_thrice_at_most():
             await tasks[0]
         left = await queue.take(lambda: 8, go_on)
         assert [int(one.inputs["x"][0]) for one in left] == [1, 2, 3]
-        assert queue.view().in_flight == 3
+        assert queue.view(0).in_flight == 3
         for task in tasks:
             task.cancel()
 
@@ -88,7 +91,7 @@ def test_full_and_too_late():
                 await task
         # An answer that comes later is nobody's.
         queue.answered(taken, [tensors(0)])
-        view = queue.view()
+        view = queue.view(0)
         assert (view.arrivals, view.completed, view.refused, view.queue, view.in_flight) == (3, 0, 3, 0, 0)
 
     run(test())
@@ -168,3 +171,39 @@ def test_why_there_is_no_room(room, row, config, memory_mib, message):
     assert message in room.why_not(there, row, config, 8, memory_mib)
     assert room.why_not(there, 0, ResourceConfig(50.0, 40.0, 1), 8, 900.0) is None
     assert GPU.cores_for(there, 1, 33.0) == ()
+
+
+def report(
+    router: str, arrivals: int, batches: int, *, name: str = "i", started_s: float = 1.0, lost: int = 0
+):
+    config = ResourceConfig(50.0, 50.0, 2)
+    view = InstanceView(name, "f", "node", 0, config, Phase.READY, 1.0, batches, 2 * batches)
+    one = InstanceReport(view, started_s, batches * 0.01)
+    counts = FunctionView(arrivals, 3, 1, arrivals, arrivals // 10, 0, None)
+    return Report(router, float(arrivals), {"f": counts}, (one,), (), lost, ())
+
+
+def test_each_reader_counts_since_its_own_last_look():
+    first, second = Reader(), Reader()
+    assert first.marks is None
+    seen = first.read(report("r", 100, 10))
+    assert seen.functions["f"].arrivals is None, "nobody knows over which time they came"
+    assert (seen.functions["f"].queue, seen.instances[0].batches, seen.instances[0].run_ms) == (3, 0, None)
+    assert first.marks == Marks({"f": 100}, 0)
+    seen = first.read(report("r", 120, 14))
+    assert (seen.functions["f"].arrivals, seen.functions["f"].late) == (20, 2)
+    one = seen.instances[0]
+    assert (one.batches, one.requests, one.run_ms) == (4, 8, pytest.approx(10))
+    assert second.read(report("r", 120, 14)).functions["f"].arrivals is None
+    assert first.read(report("r", 150, 14)).functions["f"].arrivals == 30
+    assert second.read(report("r", 150, 14)).functions["f"].arrivals == 30
+
+
+def test_another_instance_of_the_name_and_another_router_begin_anew():
+    reader = Reader()
+    reader.read(report("r", 100, 10))
+    one = reader.read(report("r", 100, 3, started_s=2.0)).instances[0]
+    assert one.batches == 3, "all that it did was since the last look"
+    seen = reader.read(report("other", 7, 5))
+    assert seen.functions["f"].arrivals is None
+    assert seen.instances[0].batches == 0
