@@ -25,7 +25,7 @@ import numpy as np
 from rapp.fileio import atomic_path
 from rapp.types import FloatArray
 from scaler.capacity.queueing import FILE
-from scaler.replay.events import COMPILED, compiled
+from scaler.replay.compiling import COMPILED, compiled
 
 SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 32, 64])
 """Numbers of servers, and batches; between them the table is interpolated."""

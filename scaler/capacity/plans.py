@@ -5,8 +5,8 @@
     table.resized(4, sm_pct=10, demand_rps=120)      # what the same four need now
 
 Cost is GPU-seconds a second, instances x SM share x quota. Rates of all configurations of k instances are
-one array, made when k is first asked for at the quotas `KNOTS_PCT`, straight in between; plans are kept by
-demand, on a geometric grid.
+one array, made when k is first asked for at the quotas `KNOTS_PCT` and straight in between, but 0 below the
+first that serves anything; plans are kept by demand, on a geometric grid.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scaler.sources.service_times import ServiceTimes
 QUOTAS_PCT = np.arange(1.0, 101.0)
 """Quotas that are planned with: steps of 1 %."""
 
-KNOTS_PCT = np.array([1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100.0])
+KNOTS_PCT = np.concatenate([np.arange(1, 10), np.arange(10, 30, 2), np.arange(30, 100, 3), [100.0]])
 """Quotas that rates are worked out at."""
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
@@ -46,8 +46,8 @@ TIME_STEP = 1.02
 PER_INSTANCE = 0.005
 """What an instance more may save at least, as a share of the cost: each takes memory and a start."""
 
-PATIENCE = 4
-"""Numbers of instances that may be dearer than the best before the search ends; costs fall, then rise."""
+PATIENCE = 2
+"""Numbers of instances that may be dearer than the best before the search ends: costs fall, then rise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,8 @@ class PlanTable:
         self.sm_pct, self.batches = sm_pct, batches
         self._device_ms, self._pace_ms = device_ms, pace_ms
         self._slo_ms, self._quantile, self._window_ms = slo_ms, quantile, window_ms
+        # What one instance could do if no request ever waited.
+        self._most_rps = 1e3 * float((np.arange(1, pace_ms.shape[-1] + 1) / pace_ms).max())
         self._rates: dict[int, NDArray[np.float32]] = {}
         self._plans: dict[tuple[int, float, float], Plan | None] = {}
 
@@ -110,6 +112,8 @@ class PlanTable:
             low = np.minimum(np.searchsorted(KNOTS_PCT, QUOTAS_PCT, side="right") - 1, len(KNOTS_PCT) - 2)
             share = (QUOTAS_PCT - KNOTS_PCT[low]) / (KNOTS_PCT[low + 1] - KNOTS_PCT[low])
             rates = at_knots[..., low] * (1.0 - share) + at_knots[..., low + 1] * share
+            # Where rates set in they do so within a step: what is below the first one would be made up.
+            rates *= (at_knots[..., low] > 0) | (share == 1.0)
             self._rates[number] = rates.astype(np.float32)
         return self._rates[number]
 
@@ -166,9 +170,13 @@ class PlanTable:
         quota, sm = QUOTAS_PCT / 100, self.sm_pct[:, None, None] / 100
         price = sm * (quota + scarcity * (1.0 - quota))
         allowed = (self.sm_pct <= most_sm_pct + 1e-9)[:, None, None]
+        if float(self._pace_ms[allowed.ravel(), 0].min(initial=math.inf)) > self._slo_ms:
+            return None
         best: tuple[float, Plan] | None = None
         worse = 0
         for number in _numbers():
+            if number * self._most_rps < demand_rps:
+                continue
             rates = self.rates_rps(number)
             cost = np.where((rates >= demand_rps) & allowed, number * price, np.inf)
             at = int(np.argmin(cost))
@@ -178,8 +186,6 @@ class PlanTable:
                     s, b, q = np.unravel_index(at, rates.shape)
                     config = ResourceConfig(float(self.sm_pct[s]), float(QUOTAS_PCT[q]), self.batches[b])
                     best, worse = (weighed, Plan(number, config, float(rates[s, b, q]))), 0
-                elif number >= NUMBERS[-1] and not rates[allowed.ravel()].any():
-                    return None
             else:
                 worse += 1
                 if worse == PATIENCE:

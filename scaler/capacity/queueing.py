@@ -54,32 +54,38 @@ class Queues:
     within: NDArray[np.float32]
     mean_batch: FloatArray
 
-    def load_within(self, latency: ArrayLike, single: ArrayLike = 1.0, which: ArrayLike = 0) -> FloatArray:
+    def load_within(
+        self, latency: ArrayLike, single: ArrayLike | None = None, which: ArrayLike = 0
+    ) -> FloatArray:
         """The largest load whose quantile of the latency is at most `latency`; 0: an idle server is late.
 
         Args:
-            latency: in units of T[b]. single: r. which: index of the largest batch; all broadcast together.
+            latency: in units of T[b]. single: r; None: 1. which: index of the largest batch. They broadcast.
         """
         n = np.asarray(which)
         x, x_share = _on_grid(LATENCIES, latency)
-        r, r_share = _on_grid(SINGLES, single)
+        r, r_share = (len(SINGLES) - 1, 0.0) if single is None else _on_grid(SINGLES, single)
         low = self.within[n, r, x] + x_share * (self.within[n, r, x + 1] - self.within[n, r, x])
+        if single is None:
+            return np.asarray(low, np.float64)
         r = r + 1
         high = self.within[n, r, x] + x_share * (self.within[n, r, x + 1] - self.within[n, r, x])
         return np.asarray(low + r_share * (high - low), np.float64)
 
-    def batch_at(self, load: ArrayLike, single: ArrayLike = 1.0, which: ArrayLike = 0) -> FloatArray:
-        """Requests per service at a load, at least 1; arguments as `load_within`."""
-        n, x = np.asarray(which), np.asarray(load, np.float64)
-        r, r_share = _between(self.single, np.asarray(single, np.float64))
-        at, share = _between(self.load, x)
-        low, high = (
-            self.mean_batch[n, row, at] * (1.0 - share) + self.mean_batch[n, row, at + 1] * share
-            for row in (r, r + 1)
-        )
+    def mean_batches(self, single: ArrayLike, which: ArrayLike = 0) -> FloatArray:
+        """Mean batch at each load of the table, (..., L), for r and largest batches that broadcast."""
+        n = np.asarray(which)
+        r, share = _between(self.single, np.asarray(single, np.float64))
+        low, high = self.mean_batch[n, r], self.mean_batch[n, r + 1]
+        return np.asarray(low + share[..., None] * (high - low))
+
+    def batch_at(self, load: FloatArray, mean_batches: FloatArray) -> FloatArray:
+        """Requests per service, at least 1: at loads (..., Q), in rows (..., L) of `mean_batches`."""
+        at, share = _between(self.load, load)
+        low = np.take_along_axis(mean_batches, at, axis=-1)
+        high = np.take_along_axis(mean_batches, at + 1, axis=-1)
         # Below the table a server rarely finds two: straight down to 1.
-        batch = low + r_share * (high - low)
-        return np.asarray(1.0 + (batch - 1.0) * np.minimum(x / self.load[0], 1.0))
+        return np.asarray(1.0 + (low + share * (high - low) - 1.0) * np.minimum(load / self.load[0], 1.0))
 
 
 @lru_cache(maxsize=256)
@@ -108,7 +114,8 @@ def _queue(servers: int, batch: int, quantile: float) -> tuple[NDArray[np.float3
         # Where loads share a quantile the largest of them counts: steps too small to matter part them.
         inside = np.interp(LATENCIES, of + np.arange(len(of)) * 1e-9, load, left=0.0)
         # Above the table the wait grows as 1 / (1 - load), its limit under heavy traffic.
-        beyond = 1.0 - (1.0 - load[-1]) * (of[-1] - 1.0) / np.maximum(LATENCIES - 1.0, 1e-12)
+        spare = 1.0 - load[-1]
+        beyond = 1.0 - spare * max(of[-1] - 1.0, spare) / np.maximum(LATENCIES - 1.0, spare)
         within[row] = np.where(of[-1] < LATENCIES, np.maximum(beyond, inside), inside)
     return within, mean_batch
 
@@ -121,13 +128,16 @@ def quantiles(servers: int, batch: int, quantile: float) -> tuple[FloatArray, Fl
     j = int(np.clip(np.searchsorted(levels, z) - 1, 0, len(levels) - 2))
     share = (z - levels[j]) / (levels[j + 1] - levels[j])
     shape = len(table["single"]), len(table["load"])
-    latency, mean_batch = np.zeros(shape), np.zeros(shape)
+    latency, fill = np.zeros(shape), np.zeros(shape)
     for i, weight_i in _around(table["servers"], servers):
         for n, weight_n in _around(table["batch"], batch):
             low, high = table["latency"][i, n, :, :, j], table["latency"][i, n, :, :, j + 1]
             latency += weight_i * weight_n * (low + share * (high - low))
-            mean_batch += weight_i * weight_n * table["mean_batch"][i, n]
-    return np.maximum.accumulate(latency, axis=1), np.maximum.accumulate(mean_batch, axis=1)
+            # How far the mean is on the way from 1 to the largest.
+            batches = (table["mean_batch"][i, n] - 1.0) / max(table["batch"][n] - 1.0, 1.0)
+            fill += weight_i * weight_n * batches
+    fill = np.maximum.accumulate(fill, axis=1)
+    return np.maximum.accumulate(latency, axis=1), 1.0 + fill * (batch - 1)
 
 
 @lru_cache(maxsize=1)

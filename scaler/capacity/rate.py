@@ -37,8 +37,8 @@ from scaler.capacity.queueing import queues
 WINDOW_MS = 40.0
 """Window of the time quota: the profiler's default."""
 
-ROUNDS = 4
-"""Steps from the mean batch to the rate and back: the batch rises from 1, the last change nothing."""
+ROUNDS = 3
+"""Steps from the rate to the mean batch and back: the batch rises from 1, a further one changes little."""
 
 SHARES_OF_DEBT = (0.3, 0.6)
 """Parts of log(1 - quantile) that are left to being in debt; the rest to being late then."""
@@ -145,17 +145,18 @@ class _Group:
         """Rates, rps, for which tokens suffice, for each of several quantiles, ascending."""
         single_ms, full_ms = self._pace_ms
         wait_ms = self._slo_ms + self._window_ms - self._tokens_ms[1]
-        mean_batch = np.ones(wait_ms.shape)
+        by_load = queues(self._instances, self._batches, quantiles[0])
+        mean_batches = by_load.mean_batches((single_ms / full_ms)[..., 0], self._which[..., 0])
+        service_ms = self._tokens_ms[0] + 0.0 * wait_ms
         found: list[FloatArray] = []
         for quantile in quantiles:
-            in_batches = queues(self._instances, self._batches, quantile)
+            rate = self._single(service_ms, wait_ms, quantile)
             # More load makes larger batches, which need fewer tokens a request: from below, it is safe.
-            for _ in range(1 if self._batches == (1,) else 2 if found else ROUNDS):
-                service_ms = self._at_batch(mean_batch) / mean_batch / self._quota
-                rate = self._single(service_ms, wait_ms, quantile)
+            for _ in range(0 if self._batches == (1,) else 1 if found else ROUNDS):
                 load = rate * full_ms / (1e3 * self._instances * self._most)
-                at = in_batches.batch_at(load, single_ms / full_ms, self._which)
-                mean_batch = np.minimum(at, self._most)
+                batch = np.minimum(by_load.batch_at(load, mean_batches), self._most)
+                service_ms = self._at_batch(batch) / batch / self._quota
+                rate = self._single(service_ms, wait_ms, quantile)
             found.append(np.maximum(rate, self._rarely_in_debt(quantile)))
         return found
 
@@ -165,7 +166,8 @@ class _Group:
             in_debt, late = (max(1.0 - (1.0 - quantile) ** of, 0.5) for of in (share, 1.0 - share))
             rare = self._single(self._tokens_ms[0], self._window_ms, in_debt)
             found = np.maximum(found, np.minimum(rare, self._bulk(*self._slower_ms, late)))
-        return found
+        # Single requests never fill: theirs is the first way alone.
+        return np.where(self._most > 1, found, 0.0)
 
     def _bulk(self, first_ms: FloatArray, full_ms: FloatArray, quantile: float) -> FloatArray:
         """Rate, rps, within the objective if single requests take `first_ms` and full batches `full_ms`."""
