@@ -35,8 +35,9 @@ POLICIES = ("hybrid", "has-gpu", "fast-gshare", "fast-gshare-best", "whole-gpu",
 
 BASELINES = ("has-gpu", "fast-gshare", "fast-gshare-best", "whole-gpu", "static")
 
-FIRST_SEEDS = ((15_000, 3), (200_000, 2), (math.inf, 1))
-"""Seeds of the first part of a cell with at most so many requests a seed; the second part has the rest."""
+FIRST_SEEDS = ((15_000, 3), (60_000, 2), (math.inf, 1))
+"""Seeds of the first part of a cell with at most so many requests a seed; the second part has the rest. Even
+arrivals are the same with each seed, which is of the noise alone: one comes first."""
 
 LEAST_SEEDS = 3
 """Of both parts together."""
@@ -162,8 +163,10 @@ def whole_gpu_s(times: ServiceTimes) -> float:
     return float((execution_ms / batch)[meets].min() / 1e3)
 
 
-def seeds(requests: float, part: int, enough: int) -> range:
+def seeds(cell: Cell, requests: float, part: int, enough: int) -> range:
     """Seeds of a part of a cell with so many requests a seed; `enough` are to come from both parts."""
     first = next(count for most, count in FIRST_SEEDS if requests <= most)
+    if cell.arrivals == ArrivalProcess.EVEN:
+        first = 1
     both = max(math.ceil(enough / max(requests, 1.0)), LEAST_SEEDS)
     return range(first) if part == 0 else range(first, both)

@@ -101,7 +101,7 @@ def run_part(cell: Cell, part: int, policies: list[str], places: Places) -> str:
     trace = trace_of(cell, places.times, places.workloads, places.traces)
     names = list(cell.functions)
     expected = sum(float(rates.sum()) for rates in trace.rates(names).values())
-    own = seeds(expected, part, places.enough)
+    own = seeds(cell, expected, part, places.enough)
     for policy in policies if own else []:
         allowed: dict[str, float] | None = None
         if policy == "oracle":
