@@ -12,7 +12,6 @@ not to measure latency", 2013). One thread; needs the extra `serve`.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from rapp.errors import ConfigError
 from rapp.types import FloatArray
 from scaler.live.load_connections import Connections
+from scaler.live.load_process import allow_files, loop_factory, without_collection
 from scaler.live.load_records import UNFINISHED, LoadRecords, Recorder
 from scaler.live.load_report import LoadReport, report_of
 from scaler.live.load_target import SPREAD, Target, kserve_target
@@ -114,6 +114,7 @@ def run_load(
     names = tuple(arrivals)
     if not any(len(times) for times in arrivals.values()):
         raise ConfigError("the trace holds no request for these functions")
+    allow_files(options.connections)
     server = Server.at(url)
     known = targets or {name: kserve_target(server, name, options.seed) for name in names}
     times_s = np.concatenate([arrivals[name] for name in names])
@@ -121,10 +122,10 @@ def run_load(
     function = np.repeat(np.arange(len(names)), [len(arrivals[name]) for name in names])[order]
     load = _Load(server, times_s[order], function, [known[name] for name in names], duration_s, options)
     load.on_progress, load.stopped = on_progress, stopped
-    with _without_collection():
+    with without_collection():
         cpu_s, wall_s = time.thread_time(), time.perf_counter()
         # Not asyncio.run: it would hand ctrl-C to the task as a cancellation.
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(load.run())
         cpu_s, wall_s = time.thread_time() - cpu_s, time.perf_counter() - wall_s
     return report_of(
@@ -258,25 +259,3 @@ class _Load:
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, before)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ModuleNotFoundError:  # there is none for Windows; asyncio's own needs twice the CPU
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Without garbage collection, whose pauses of some ms would be taken for the server's."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

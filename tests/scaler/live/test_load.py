@@ -163,13 +163,13 @@ def test_answers_are_not_waited_for(server):
 
 def test_too_few_connections_are_told_and_counted_in_the_latency(server):
     server.decide = lambda number, talk: talk.server.loop.call_later(0.1, talk.answer, 200)
-    report = run_load(server.url, even(50, 0.4), 0.4, options=LoadOptions(connections=1))
-    assert report.total.answered == 20
+    report = run_load(server.url, even(50, 0.2), 0.2, options=LoadOptions(connections=1))
+    assert report.total.answered == 10
     assert report.waited > 0
     assert "not open" in report.warning
     assert server.connections == 3, "one to see who listens, one for the metadata, and one"
-    # One after another: the last leaves after 19 answers of 0.1 s each.
-    assert report.records.latency_ms[-1] > 1e3 * (1.9 + 0.1 - 0.4)
+    # One after another: the last leaves after nine answers of 0.1 s each.
+    assert report.records.latency_ms[-1] > 1e3 * (0.9 + 0.1 - 0.2)
     assert np.all(np.diff(report.records.sent_s) > 0.09)
 
 

@@ -106,6 +106,8 @@ def test_options_out_of_range():
         LoadOptions(timeout_ms=0)
     with pytest.raises(ConfigError, match="connections"):
         LoadOptions(connections=0)
+    with pytest.raises(ConfigError, match="does not allow so many"):
+        run_load("http://127.0.0.1:1", {"a": np.array([0.0])}, 1.0, options=LoadOptions(connections=1 << 40))
     with pytest.raises(ConfigError, match="no request"):
         run_load("http://127.0.0.1:1", {"a": np.array([])}, 1.0)
 
