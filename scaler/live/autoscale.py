@@ -21,7 +21,7 @@ from scaler.functions import FunctionSpec
 from scaler.live.advice import Advice, FullLog
 from scaler.live.clock import Stop
 from scaler.live.controller import Controller
-from scaler.live.recorder import Recorder, Records
+from scaler.live.recorder import EVERY_S, Recorder, Records
 from scaler.live.state_file import StateFile
 from scaler.live.tick import Reporter
 from scaler.policies.base import Policy
@@ -128,9 +128,11 @@ def autoscale(given: Autoscaling) -> None:
         memory_mib = {name: one.memory_mib for name, one in served.items()}
         backend = open_backend(given.where, given.functions, objective_ms, memory_mib)
         opened.callback(backend.close)
-        if isinstance(backend, Records):
-            reporters.append(Recorder(backend))
         lease = open_lease(given.where, backend.name, given.lease_duration_s) if given.apply else None
+        if isinstance(backend, Records):
+            name = None if lease is None else lease.holder
+            every_s = max(EVERY_S, given.settings.tick_s)
+            reporters.append(Recorder(backend, controller=name, policy=given.policy.name, every_s=every_s))
         state_file = None if given.state is None else StateFile(given.state, backend.name)
         controller = Controller(
             core, backend, apply=given.apply, lease=lease, state_file=state_file, reporters=reporters

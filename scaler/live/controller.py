@@ -180,8 +180,9 @@ class Controller:
             self._say(Happening.NO_LEASE, f"it is not released, and expires: {error}")
         finally:
             self.leads = False
-            self.backend.close()
+            # Before the backend is closed, as it may be told, too.
             self._say(Happening.STOPPED, f"after {self._ticks.number} ticks; instances serve on")
+            self.backend.close()
 
     def _say(self, what: Happening, detail: str, number: int = 1) -> None:
         for reporter in self._reporters:

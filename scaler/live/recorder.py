@@ -9,10 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from scaler.core.codec import decision_to_json
 from scaler.errors import BackendError
+from scaler.live.lease import holder_name
 from scaler.live.tick import Happening, Tick
 
 EVERY_S = 5.0
 """A decision that changes nothing is left this often: for its forecasts, and so that older changes stay."""
+
+_UNREACHABLE = (Happening.BLIND, Happening.NOT_APPLIED)
+"""A backend that is not there would only be waited for once more."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,15 +38,28 @@ class Recorder:
 
     Args:
         backend: where.
+        controller: name of the controller, that of its lease; None: one of this process. policy: its policy's.
+        every_s: a decision that changes nothing is left this often, s; a controller of which nothing came for
+            three times as long is shown as silent.
     """
 
-    def __init__(self, backend: Records) -> None:
+    def __init__(
+        self,
+        backend: Records,
+        *,
+        controller: str | None = None,
+        policy: str = "",
+        every_s: float = EVERY_S,
+    ) -> None:
         self._backend, self._works, self._last_s = backend, True, -float("inf")
+        name = holder_name() if controller is None else controller
+        self._every_s = every_s
+        self._about = {"controller": name, "policy": policy, "every_s": every_s}
 
     def on_tick(self, tick: Tick) -> None:
         """As `Reporter.on_tick`."""
         now_s = tick.seen.now_s
-        if not tick.decision.actions and now_s - self._last_s < EVERY_S:
+        if not tick.decision.actions and now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s
         self._record({
@@ -55,12 +72,12 @@ class Recorder:
 
     def on_happening(self, what: Happening, detail: str, number: int = 1) -> None:
         """As `Reporter.on_happening`."""
-        if what in (Happening.LEADS, Happening.LOST_LEASE, Happening.SKIPPED):
+        if what not in _UNREACHABLE:
             self._record({"event": what.value, "detail": detail})
 
     def _record(self, content: dict[str, Any]) -> None:
         try:
-            self._backend.record(content)
+            self._backend.record({**content, **self._about})
             self._works = True
         except BackendError as error:
             if self._works:

@@ -47,7 +47,10 @@ def controllers(records: Sequence[Record], now_s: float) -> list[dict[str, Any]]
         for key in ("policy", "mode"):
             one[key] = _text(record.get(key)) or one[key]
         one["every_s"] = _number(record.get("every_s")) or one.get("every_s", EVERY_S)
-        one["stopped"] = record.get("event") == "stopped"
+        event = record.get("event")
+        # As the words of `scaler.live.tick.Happening`.
+        one["mode"] = {"leads": "applied", "lost the lease": "standby"}.get(str(event), one["mode"])
+        one["stopped"] = event == "stopped"
         one["seen_s"] = record["recorded_s"]
     shown = [_judged(one, now_s) for one in found.values() if now_s - one["seen_s"] < FORGOTTEN_S]
     return sorted(shown, key=lambda one: (one["rank"], -one["seen_s"]))[:MOST_CONTROLLERS]

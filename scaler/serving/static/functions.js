@@ -66,7 +66,7 @@ function update(row, one, status, columns) {
   const limit = one.slo_ms === null ? (one.latency_ms === null ? "" : " ms") : one.latency_ms === null ? ` / ${objective(one)}` : ` / ${objective(one)}${over ? ", too slow" : ""}`;
   setText(cell("latency").firstElementChild, latency + limit);
   cell("latency").classList.toggle("low", over);
-  cell("meter").firstElementChild.style.width = `${one.slo_ms === null || one.latency_ms === null ? 0 : Math.min(100 * one.latency_ms / one.slo_ms, 100)}%`;
+  cell("latency").querySelector(".meter i").style.width = `${one.slo_ms === null || one.latency_ms === null ? 0 : Math.min(100 * one.latency_ms / one.slo_ms, 100)}%`;
   setText(cell("violations"), share === null ? "no requests" : percent(share));
   cell("violations").classList.toggle("low", share !== null && share > 1 - one.slo_quantile);
   setText(cell("queue"), one.queue === 0 ? "empty" : `${number(one.queue)} wait`);

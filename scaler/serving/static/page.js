@@ -26,20 +26,33 @@ async function ask() {
   return answer.json();
 }
 
+let asking = false;
+
 async function tick() {
+  if (asking) return;
+  asking = true;
   clearTimeout(timer);
   try {
-    const status = await ask();
-    byId("token-form").hidden = status !== null;
-    if (status === null) say("waiting", token() === null ? "Waiting for the token" : "The server does not take this token");
+    const status = await ask().catch(() => undefined);
+    if (status === undefined) lost();
+    else if (status === null) refused();
     else take(status);
-  } catch (error) {
-    lostAt ??= new Date();
-    const since = lostAt.toLocaleTimeString("en-GB");
-    say("lost", `Connection lost: no answer since ${since}${last === null ? "" : "; what is shown is older"}. Trying again each second.`);
+  } finally {
+    asking = false;
+    timer = setTimeout(tick, EVERY_MS);
   }
-  document.body.classList.toggle("stale", lostAt !== null);
-  timer = setTimeout(tick, EVERY_MS);
+}
+
+function lost() {
+  lostAt ??= new Date();
+  const shown = last === null ? "" : "; what is shown is older";
+  say("lost", `Connection lost: no answer since ${lostAt.toLocaleTimeString("en-GB")}${shown}. Trying again each second.`);
+}
+
+function refused() {
+  lostAt = null;
+  byId("token-form").hidden = false;
+  say("waiting", token() === null ? "Waiting for the token" : "The server does not take this token");
 }
 
 function take(status) {
@@ -54,6 +67,7 @@ function take(status) {
   events = events.concat(status.events).slice(-EVENTS);
   last = status;
   lostAt = null;
+  byId("token-form").hidden = true;
   const restarted = restartedAt === null ? "" : `; the server was started anew, seen at ${clock(restartedAt)}`;
   say(status.is_ready ? "live" : "waiting", `${status.is_ready ? "Live" : "Live, but not every function has an instance that serves"}${restarted}`);
   show();
@@ -71,8 +85,8 @@ function extend(name, columns, fromS) {
 }
 
 function say(kind, text) {
-  const node = byId("connection");
-  node.className = kind;
+  byId("connection").className = kind;
+  document.body.classList.toggle("stale", kind !== "live" && lostAt !== null);
   setText(byId("connection-text"), text);
   document.title = kind === "lost" ? "(connection lost) RaPP serve" : "RaPP serve";
 }
