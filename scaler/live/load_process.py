@@ -29,8 +29,8 @@ def allow_files(connections: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigError(
-            f"connections is {connections}: this process may open {hard} files alone; the system does not allow"
-            " so many (`ulimit -n`)"
+            f"connections is {connections}: the system does not allow so many, this process may open {hard}"
+            " files (`ulimit -Hn`)"
         )
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
