@@ -7,6 +7,7 @@ the client's version.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -134,9 +135,13 @@ class KubernetesApi:
         return _called(self._core.read_namespaced_pod, name, self.namespace)
 
     def patch_pod(self, name: str, body: Json) -> Json:
-        """Merge into a pod (RFC 7386); a `metadata.resourceVersion` in it has to be the pod's still."""
-        merge = {"_content_type": "application/merge-patch+json"}
-        return _called(self._core.patch_namespaced_pod, name, self.namespace, body, **merge)
+        """Merge into a pod; a `metadata.resourceVersion` in it has to be the pod's still."""
+        call = self._core.patch_namespaced_pod
+        # Newer clients take an object for a list of changes (RFC 6902) unless told, older ones cannot be told
+        # and merge; of annotations the two ways to merge make the same.
+        is_asked = "_content_type" in inspect.signature(call).parameters
+        merge = {"_content_type": "application/merge-patch+json"} if is_asked else {}
+        return _called(call, name, self.namespace, body, **merge)
 
     def delete_pod(self, name: str, uid: str, grace_s: int | None = None) -> Json:
         """Delete this very pod, not a later one of its name; None: its own time of grace."""

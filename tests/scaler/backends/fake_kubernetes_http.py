@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         kind, name, query = self._target()
         state = self.server_state
-        if query.get("watch") == "true":
+        if query.get("watch", "").lower() == "true":  # older clients write True
             self._stream(
                 state.watch(
                     kind, int(query["resourceVersion"]), float(query.get("timeoutSeconds", 300)),
@@ -110,7 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._write(lambda state, kind, name, body: state.create(kind, body))
 
     def do_PATCH(self) -> None:
-        assert self.headers["Content-Type"] == "application/merge-patch+json"
+        # Of annotations a strategic merge makes the same, and older clients ask for it.
+        kind = self.headers["Content-Type"].removeprefix("application/")
+        assert kind in ("merge-patch+json", "strategic-merge-patch+json")
         self._write(lambda state, kind, name, body: state.patch(kind, name, body))
 
     def do_PUT(self) -> None:

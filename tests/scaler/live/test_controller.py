@@ -23,6 +23,7 @@ from scaler.live.advice import Advice, FullLog
 from scaler.live.clock import Backoff, Ticks
 from scaler.live.controller import Controller
 from scaler.live.tick import Happening, Mode
+from scaler.policies.base import Policy
 from scaler.replay.runner import Run
 from scaler.replay.setup import Gpus, ReplaySetup
 from scaler.sources.constant import ConstantSource
@@ -45,7 +46,8 @@ class Breaking(Simulated):
         return super().apply(decision)
 
 
-def test_live_and_replay_decide_alike(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["simple", "hybrid"])
+def test_live_and_replay_decide_alike(tmp_path: Path, policy: str) -> None:
     """Two equal clusters, one under the replay's loop and one under a controller that reads the clock."""
     source = ConstantSource(8.0, 1.5)
     one = spec(slo_ms=120.0, memory_mib=1500.0)
@@ -53,10 +55,14 @@ def test_live_and_replay_decide_alike(tmp_path: Path) -> None:
     arrivals = {one.name: times_s}
     setup = ReplaySetup([one], arrivals, source, source, end_s=40.0, gpus=Gpus(3))
     replayed: list[tuple[Observation, Decision]] = []
-    first = Run(setup, SimplePolicy(), watch=lambda seen, decision: replayed.append((seen, decision)))
+
+    def new_policy() -> Policy:
+        return SimplePolicy() if policy == "simple" else setup.policy(policy)
+
+    first = Run(setup, new_policy(), watch=lambda seen, decision: replayed.append((seen, decision)))
     for _ in first.ticks():
         pass
-    second, clock, told = Run(setup, SimplePolicy()), Moved(), Told()
+    second, clock, told = Run(setup, new_policy()), Moved(), Told()
     log = FullLog(tmp_path / "log.jsonl")
     controller = Controller(
         second.core, Simulated(second.cluster, clock.now_s), apply=True, reporters=[told, log], clock=clock
@@ -68,7 +74,7 @@ def test_live_and_replay_decide_alike(tmp_path: Path) -> None:
     assert sum(len(decision.actions) for _, decision in replayed) >= 5
     # And a third time from what the log kept: the core alone, on the observations as JSON.
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    state, third = None, Run(setup, SimplePolicy()).core
+    state, third = None, Run(setup, new_policy()).core
     for line in (line for line in lines if line["event"] == "decision"):
         state, decision = third.step(state, observation_from_json(json.dumps(line["observation"])))
         assert json.loads(decision_to_json(decision)) == line["decision"]
