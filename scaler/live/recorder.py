@@ -38,7 +38,7 @@ class Recorder:
 
     Args:
         backend: where.
-        controller: name of the controller, that of its lease; None: one of this process. policy: its policy's.
+        controller: name of the controller, that of its lease; None: one of this process. policy: that it has.
         every_s: a decision that changes nothing is left this often, s; a controller of which nothing came for
             three times as long is shown as silent.
     """
