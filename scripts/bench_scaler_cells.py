@@ -14,6 +14,7 @@ the batches with the largest rate within the objective.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,35 +88,62 @@ class Cell:
 
 def cells() -> list[Cell]:
     """All cells, the most telling first."""
-    even, poisson = ArrivalProcess.EVEN, ArrivalProcess.POISSON
-    singles = [(network,) for network in NETWORKS]
-    groups = [*singles, NETWORKS]
-    main = [
+    poisson = ArrivalProcess.POISSON
+    alone = [(network,) for network in NETWORKS]
+    ordered = [
+        *_workloads(alone, poisson),
+        *_disturbed(alone[:1]),
+        *_workloads([NETWORKS], poisson),
+        *_workloads(alone, ArrivalProcess.EVEN),
+        *_priced(alone),
+        *_traces(("azure",), [alone[0], NETWORKS], poisson),
+        *_traces(("servegen",), alone[:1], poisson),
+        *_workloads([NETWORKS], ArrivalProcess.EVEN),
+        *_priced([NETWORKS]),
+        *(
+            cell
+            for arrivals in (poisson, ArrivalProcess.EVEN)
+            for cell in _traces(("azure", "servegen"), [*alone, NETWORKS], arrivals)
+        ),
+        *_disturbed([NETWORKS]),
+    ]
+    return list({cell.key: cell for cell in ordered}.values())
+
+
+Served = Sequence[tuple[str, ...]]
+
+
+def _workloads(served: Served, arrivals: ArrivalProcess) -> list[Cell]:
+    return [
         Cell(functions, trace, scale, arrivals)
-        for arrivals in (poisson, even)
         for scale in (1, 5, 20)
         for trace in ("standard", "stress")
-        for functions in groups
+        for functions in served
     ]
-    azure = [Cell(functions, "azure", 0, arrivals) for arrivals in (poisson, even) for functions in groups]
-    day = [Cell(functions, "servegen", 0, arrivals) for arrivals in (poisson, even) for functions in groups]
-    priced = [
-        Cell(functions, trace, 5, poisson, plan, ("hybrid", "static"), f"price-{plan}")
-        for functions in groups
+
+
+def _traces(traces: Sequence[str], served: Served, arrivals: ArrivalProcess) -> list[Cell]:
+    return [Cell(functions, trace, 0, arrivals) for trace in traces for functions in served]
+
+
+def _priced(served: Served) -> list[Cell]:
+    return [
+        Cell(functions, trace, 5, ArrivalProcess.POISSON, plan, ("hybrid", "static"), f"price-{plan}")
         for trace in ("standard", "stress")
+        for functions in served
         for plan in ("k0", "k3", "truth")
     ]
-    disturbed = [
-        Cell(functions, trace, 5, poisson, "k11", policies, "chaos", 4, (name, chaos))
-        for functions, trace, policies in (
-            ((NETWORKS[0],), "stress", ("hybrid", "has-gpu", "static")), (NETWORKS, "standard", ("hybrid",)),
-        )
-        for name, chaos in disturbances().items()
-    ]  # fmt: skip
-    half, count = len(main) // 2, len(groups)
+
+
+def _disturbed(served: Served) -> list[Cell]:
     return [
-        *main[:half], *priced, *disturbed, *azure[:count], *main[half:], *day[:count], *azure[count:],
-        *day[count:],
+        Cell(
+            functions, "stress" if len(functions) == 1 else "standard", 5, ArrivalProcess.POISSON,
+            policies=("hybrid", "has-gpu", "static") if len(functions) == 1 else ("hybrid",),
+            kind="chaos", repeat=4, chaos=(name, chaos),
+        )
+        for functions in served
+        for name, chaos in disturbances().items()
     ]  # fmt: skip
 
 

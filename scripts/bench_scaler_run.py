@@ -37,7 +37,7 @@ from scaler.trace import Trace
 
 OF_POLICIES = ("scaler.policies", "scaler.capacity")
 MULTIPLIERS = (1.5, 2.0, 3.0)
-LENIENCE = (1.0, 3.0, 9.0)
+LENIENCE = (1.0, 4.0)
 """Multiples of `hybrid`'s violations that the oracle plans for, since what it plans for is an upper bound."""
 
 
