@@ -13,7 +13,6 @@ by; --only PREFIX takes the cells whose name begins so; --tables writes what is 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,7 +22,7 @@ from typing import Any
 
 from bench_scaler_cells import POLICIES, cells
 from bench_scaler_checks import run_checks
-from bench_scaler_run import Places, check_policies, common_digest, missing, run_part
+from bench_scaler_run import Places, check_policies, missing, run_part
 from bench_scaler_tables import write_results
 from bench_scaler_times import ROOT, make_times
 
@@ -62,19 +61,12 @@ def run_all(places: Places, given: argparse.Namespace, again: list[str]) -> None
                 (cell, lacks)
                 for cell in cells()
                 if cell.key.startswith(given.only)
-                and (lacks := [one for one in missing(cell, part, places) if one in chosen])
+                and (lacks := [one for one in missing(cell, part, places, given.keep) if one in chosen])
             ]
             print(f"part {part}: {len(wanted)} cells to run", flush=True)
             running: list[Any] = [pool.submit(run_part, cell, part, lacks, places) for cell, lacks in wanted]
             for number, done in enumerate(as_completed(running), 1):
                 print(f"{number}/{len(running)}  {done.result()}", flush=True)
-    stale = {
-        file.parent.name
-        for file in (places.out / "cells").glob("*/*.json")
-        if json.loads(file.read_text())["common_digest"] != common_digest()
-    }
-    if stale:
-        print(f"{len(stale)} cells have results of other sources of the core or the replay", flush=True)
 
 
 def _calm() -> None:
@@ -96,6 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", type=int, default=2, choices=(1, 2), help="1: the first seeds alone")
     parser.add_argument("--policies", default=",".join(POLICIES), help="those to replay: a,b")
     parser.add_argument("--again", help="policies to replay anew: a,b")
+    parser.add_argument("--keep", action="store_true", help="results of other sources of a policy stay")
     parser.add_argument("--only", default="", help="cells whose name begins so")
     parser.add_argument("--tables", action="store_true", help="run nothing, write what is there")
     parser.add_argument("--write", type=Path, help=f"document, e.g. {ROOT.name}/docs/scaling.md")

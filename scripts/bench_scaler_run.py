@@ -81,14 +81,16 @@ def _times(folder: Path, source: str, network: str) -> ServiceTimes:
     return read_times(folder, source, network)
 
 
-def missing(cell: Cell, part: int, places: Places) -> list[str]:
-    """Policies of a cell whose part is not there or was made by other sources of the policy."""
+def missing(cell: Cell, part: int, places: Places, keep: bool = False) -> list[str]:
+    """Policies of a cell whose part is not there or, unless `keep`, was made by other sources of it."""
     found = []
     for policy in cell.policies:
         file = places.file(cell, policy, part)
         if not is_written(policy) or (policy == "oracle" and not is_written("hybrid")):
             continue
-        if not file.exists() or json.loads(file.read_text())["policy_digest"] != policy_digest(policy):
+        if not file.exists():
+            found.append(policy)
+        elif not keep and json.loads(file.read_text())["policy_digest"] != policy_digest(policy):
             found.append(policy)
     if "hybrid" in found and "oracle" in cell.policies and "oracle" not in found:
         found.append("oracle")

@@ -18,7 +18,7 @@ from bench_scaler_cells import POLICIES, Cell
 from bench_scaler_goals import ENOUGH, goals, missed, paper_cells, pooled_violations, read_measured
 from bench_scaler_plot import plot_front
 from bench_scaler_results import Found, Results, main_cells, read_results
-from bench_scaler_run import Places
+from bench_scaler_run import Places, common_digest, policy_digest
 from bench_scaler_times import NETWORKS
 from protocol_tables import replace_between
 
@@ -256,6 +256,8 @@ def run_of(listed: list[Cell], found: Results) -> list[str]:
     not_made = int(sum(seed["changes_not_made"] for one in those for seed in one.seeds))
     changes = int(sum(seed["changes"] for one in those for seed in one.seeds))
     right = all(one.accounted for one in those)
+    now = {policy: (policy_digest(policy), common_digest()) for policy in POLICIES}
+    older = sum(one.digests != now[policy] for cell in listed for policy, one in found[cell.key].items())
     few = sum(
         found[cell.key]["hybrid"].requests < ENOUGH
         for cell in main_cells(listed)
@@ -265,5 +267,7 @@ def run_of(listed: list[Cell], found: Results) -> list[str]:
         f"{len(listed)} cells, {replays:,} replays, {requests / 1e6:,.1f} million requests;"
         f" {'every one of them is' if right else 'NOT all of them are'} answered, refused, lost or"
         f" unfinished. {changes:,} changes were made; {not_made:,} could not be. {few} cells of the main"
-        f" grid have fewer than {ENOUGH:,} requests: no ratio of violations is quoted of those alone.",
+        f" grid have fewer than {ENOUGH:,} requests: no ratio of violations is quoted of those alone."
+        f" {older or 'None'} of the {len(those)} results (a policy in a cell) were made by other sources of"
+        " the policy, the core or the replay than those beside this document; --again replays them.",
     ]
