@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from bench_serving_measure import saturation
-from bench_serving_servers import Case, Running, running
+from bench_serving_servers import Case, Running, running, version_of
 
 from rapp.types import ResourceConfig
 from scaler.backends.local import Local
 from scaler.core.decision import Action, Decision, Drain, Reason, Resize, Start
-from scaler.core.observation import Phase
+from scaler.core.observation import InstanceView, Phase
 from scaler.live.load import LoadOptions, LoadProgress, run_load
 from scaler.trace import ArrivalProcess, Trace
 
@@ -38,10 +38,12 @@ class Changer(threading.Thread):
         self.refused: list[tuple[str, str]] = []
         self.memory_mib: list[tuple[float, float]] = []
         self.failure: BaseException | None = None
+        self._told = 0
 
     def tell(self, now: LoadProgress) -> None:
         """A line a minute."""
-        if now.passed_s % 60 < 1:
+        if now.passed_s >= 60 * (self._told + 1) and now.passed_s < now.duration_s:
+            self._told += 1
             print(
                 f"{now.passed_s:.0f} s: {now.answered} answered, {now.refused} refused, {now.failed} failed,"
                 f" {self.changes} changes",
@@ -55,14 +57,15 @@ class Changer(threading.Thread):
             for number in itertools.count():
                 if self.over.wait(CHANGE_S):
                     return
-                self._change(backend, number)
-                if number % 5 == 0:
+                there = backend.observe().instances
+                if [one.phase for one in there] == [Phase.READY]:
+                    # With one worker each time: two have more.
                     self.memory_mib.append((time.monotonic() - begun_s, self.server.memory_mib()))
+                self._change(backend, number, [one for one in there if one.phase == Phase.READY])
         except BaseException as error:
             self.failure = error
 
-    def _change(self, backend: Local, number: int) -> None:
-        there = [one for one in backend.observe().instances if one.phase == Phase.READY]
+    def _change(self, backend: Local, number: int, there: list[InstanceView]) -> None:
         if not there:
             return
         oldest = min(there, key=lambda one: one.since_s)
@@ -108,7 +111,8 @@ def soak(case: Case, work: Path, minutes: float) -> list[dict[str, Any]]:
     slope, level = np.polyfit(steady[:, 0], steady[:, 1], 1)
     return [
         {
-            "kind": "soak", "minutes": minutes, "network": case.name, "rate_rps": rps,
+            "kind": "soak", "server": "rapp", "version": version_of("rapp", work),
+            "minutes": minutes, "network": case.name, "rate_rps": rps,
             "requests": total.requests, "answered": total.answered, "refused": total.refused,
             "errors": dict(total.errors),
             "p50_ms": total.p50_ms, "p99_ms": total.p99_ms, "max_ms": total.max_ms,

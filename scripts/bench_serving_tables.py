@@ -53,7 +53,8 @@ def _machine(rows: list[Row]) -> str:
          if line.startswith("model name")), platform.machine(),
     )  # fmt: skip
     shown = ", ".join(f"{server} {version}" for server, version in versions.items())
-    ahead = all(row.get("realtime") for row in rows if row["kind"] != "soak")
+    measured = [row for row in rows if row["kind"] != "soak"]
+    ahead = measured and all(row["realtime"] for row in measured)
     how = "Server and generator went before them (SCHED_RR). " if ahead else ""
     return (
         f"Machine: {os.cpu_count()} cores, {name}, Linux {platform.release()}, Python"
