@@ -88,13 +88,16 @@ def missing(cell: Cell, part: int, places: Places, keep: bool = False) -> list[s
         file = places.file(cell, policy, part)
         if not is_written(policy) or (policy == "oracle" and not is_written("hybrid")):
             continue
-        if not file.exists():
-            found.append(policy)
-        elif not keep and json.loads(file.read_text())["policy_digest"] != policy_digest(policy):
+        fresh = file.exists() and (keep or _digest_in(file) == policy_digest(policy))
+        if not fresh:
             found.append(policy)
     if "hybrid" in found and "oracle" in cell.policies and "oracle" not in found:
         found.append("oracle")
     return found
+
+
+def _digest_in(file: Path) -> str:
+    return str(json.loads(file.read_text())["policy_digest"])
 
 
 def run_part(cell: Cell, part: int, policies: list[str], places: Places) -> str:
