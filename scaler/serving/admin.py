@@ -18,9 +18,10 @@ from scaler.core.decision import Decision
 from scaler.serving.asgi import Message
 from scaler.serving.body import read_body
 from scaler.serving.fleet import Fleet
+from scaler.serving.page_access import LOOK, may_look
 from scaler.serving.report import observation_json, status_json
 from scaler.serving.requests import BadRequestError
-from scaler.serving.respond import answer
+from scaler.serving.respond import answer, unauthorized
 from scaler.serving.token import is_authorized
 
 MOST_BYTES = 4 << 20
@@ -33,7 +34,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AdminRoutes:
-    """The routes below `/admin`, and `/status.json`, which shows the same to anyone and changes nothing.
+    """The routes below `/admin`, and `/status.json`, which shows the same and changes nothing.
 
     Args:
         fleet: what is changed. token: the secret.
@@ -51,15 +52,13 @@ class AdminRoutes:
             Route("/admin/apply", self._guarded(self._apply), methods=["POST"]),
             Route("/admin/decisions", self._guarded(self._record), methods=["POST"]),
             Route("/admin/events", self._guarded(self._status)),
-            Route("/status.json", self._status),
+            Route("/status.json", self._looked_at),
         ]
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             if not is_authorized(request.headers.get("authorization"), self._token):
-                made = answer({"error": "the admin interface needs the token: Authorization: Bearer"}, 401)
-                made.headers["www-authenticate"] = "Bearer"
-                return made
+                return unauthorized("the admin interface needs the token: Authorization: Bearer")
             return await handler(request)
 
         return guarded
@@ -69,6 +68,9 @@ class AdminRoutes:
 
     async def _status(self, request: Request) -> Response:
         return answer(status_json(self._fleet, list(self.records)))
+
+    async def _looked_at(self, request: Request) -> Response:
+        return await self._status(request) if may_look(request, self._token) else unauthorized(LOOK)
 
     async def _apply(self, request: Request) -> Response:
         decision = _decision(await _body(request, MOST_BYTES))

@@ -25,11 +25,11 @@ from scaler.core.observation import Phase
 from scaler.serving import page_records
 from scaler.serving.fleet import Fleet
 from scaler.serving.instance import Instance
-from scaler.serving.page_access import may_look
+from scaler.serving.page_access import LOOK, may_look
 from scaler.serving.page_history import KEPT, SAMPLE_S, History
 from scaler.serving.page_records import Record
 from scaler.serving.requests import BadRequestError
-from scaler.serving.respond import answer
+from scaler.serving.respond import answer, unauthorized
 
 STATIC = Path(__file__).parent / "static"
 VERSION = 1
@@ -83,8 +83,7 @@ class PageRoutes:
 
     async def _status(self, request: Request) -> Response:
         if not may_look(request, self._token):
-            made = answer({"error": "the status needs the token of the admin interface, from elsewhere"}, 401)
-            made.headers["www-authenticate"] = "Bearer"
+            made = unauthorized(LOOK)
         else:
             made = answer(self.status(request.query_params.get("boot"), request.query_params.get("since")))
         made.headers["cache-control"] = "no-store"
@@ -99,6 +98,9 @@ class PageRoutes:
         Raises:
             BadRequestError: `since` is no number.
         """
+        if self._sampling.done():
+            # It ends by a bug alone, which is not to hide behind a chart that stands still.
+            self._sampling.result()
         fleet, now_s, records = self._fleet, time.monotonic(), list(self._records)
         since_s = _seconds(since) if boot == fleet.boot_id and since is not None else -math.inf
         gpu = fleet.device.view

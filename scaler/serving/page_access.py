@@ -12,6 +12,9 @@ from scaler.serving.token import is_authorized
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 """Headers of a proxy: its own address says nothing about who asks."""
 
+LOOK = "from elsewhere than this machine the status needs the token: Authorization: Bearer"
+"""What who may not look is told."""
+
 
 def may_look(request: Request, token: str) -> bool:
     """Whether a request may read what is served and decided; it holds nobody's requests or answers.

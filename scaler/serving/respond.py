@@ -17,6 +17,13 @@ def answer(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
+def unauthorized(reason: str) -> Response:
+    """The answer to who has to show the token, and does not."""
+    made = answer({"error": reason}, HTTPStatus.UNAUTHORIZED)
+    made.headers["www-authenticate"] = "Bearer"
+    return made
+
+
 async def bad_request(request: Request, error: Exception) -> Response:
     """The answer to a `BadRequestError`."""
     assert isinstance(error, BadRequestError)

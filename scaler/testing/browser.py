@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,13 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_S = 60.0
 """For what takes a second on an idle machine."""
 _POLL_S = 0.1
+_MOVE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Puts the pipes where Chromium looks for them, and becomes Chromium."""
 
 
 def chromium() -> str | None:
@@ -54,23 +63,23 @@ class Browser:
         assert program is not None, "chromium is not there"
         theirs_in, to = os.pipe()
         out, theirs_out = os.pipe()
+        # Away from 3 and 4, so that neither is overwritten before it is moved there.
+        high = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (theirs_in, theirs_out)]
         command = [
             program, "--headless", "--remote-debugging-pipe", f"--user-data-dir={folder}", "--no-sandbox",
             "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--hide-scrollbars", "about:blank",
         ]  # fmt: skip
-        # The shell puts the pipes where Chromium looks for them.
-        shell = ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh"]
         process = subprocess.Popen(
-            [*shell, *command],
-            pass_fds=(theirs_in, theirs_out),
+            [sys.executable, "-ISc", _MOVE, *map(str, high), *command],
+            pass_fds=high,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for one in (theirs_in, theirs_out, *high):
+            os.close(one)
         browser = cls(process, to, out)
         try:
             browser._attach()
@@ -88,9 +97,10 @@ class Browser:
             os.close(out)
 
     def open(self, url: str) -> None:
-        """Go to a page; it may still be loading afterwards."""
+        """Go to a page, and wait until it is read; its scripts may go on."""
         found = self._ask("Page.navigate", url=url)
         assert "errorText" not in found, found
+        self.wait("document.readyState !== 'loading' && document.body !== null", f"{url} is read")
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page, as JSON can hold it; a promise is waited for."""

@@ -70,7 +70,7 @@ function update(row, one, status, columns) {
   setText(cell("violations"), share === null ? "no requests" : percent(share));
   cell("violations").classList.toggle("low", share !== null && share > 1 - one.slo_quantile);
   setText(cell("queue"), one.queue === 0 ? "empty" : `${number(one.queue)} wait`);
-  setText(cell("count"), ready === mine.length ? `${ready} ready` : `${ready} of ${mine.length} ready`);
+  setText(cell("count"), mine.length === 0 ? "none" : ready === mine.length ? `${ready} ready` : `${ready} of ${mine.length} ready`);
   cell("count").classList.toggle("low", ready === 0 && one.queue > 0);
   if (row.open) drawCharts(row, one, status, columns);
 }
