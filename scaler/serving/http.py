@@ -14,6 +14,9 @@ HEAD_TIMEOUT_S = 20.0
 """For a head to come, from its first byte or the connection on; nginx gives 60 s, Apache 20."""
 KEEP_ALIVE_S = 75
 """An idle connection is kept so long, as nginx does: a client's pool should not find it closed."""
+PIECE_BYTES = 1 << 20
+"""A body is handed on in pieces of about this size, most of them whole. uvicorn's own 64 KiB take a turn of
+the event loop each, and for every one the socket is taken out of the poll and put in again."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -23,6 +26,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._in_head, self._head_bytes = True, 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio's."""
@@ -51,6 +56,29 @@ class LimitedProtocol(HttpToolsProtocol):
         """As httptools'."""
         self._end_head()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """As httptools'."""
+        if self.cycle.response_complete:
+            return
+        self._pieces.append(body)
+        self._pieces_bytes += len(body)
+        if self._pieces_bytes > PIECE_BYTES:
+            self.flow.pause_reading()
+            self._hand_on()
+
+    def on_message_complete(self) -> None:
+        """As httptools'."""
+        self._hand_on()
+        super().on_message_complete()
+
+    def _hand_on(self) -> None:
+        if self._pieces:
+            # uvicorn hands on bytes(body): no further copy of what is bytes already.
+            self.cycle.body = b"".join((self.cycle.body, *self._pieces))  # type: ignore[assignment]
+            self.cycle.message_event.set()
+            self._pieces.clear()
+            self._pieces_bytes = 0
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn's, in JSON."""
