@@ -126,10 +126,12 @@ def replay(
     the series and every change with its reason as parquet, and summary.json.
     """
     from rapp.cli import replay_view
+    from rapp.cli.tables import note
     from rapp.recommend import Risk
     from rapp.types import QuotaKind
     from scaler.arrivals import ArrivalProcess
     from scaler.replay import options
+    from scaler.replay.compiling import COMPILED
     from scaler.replay.inputs import Inputs
     from scaler.replay.outputs import check_folder, summary, write_outputs
     from scaler.replay.runner import replay as run
@@ -165,6 +167,8 @@ def replay(
         slo_multipliers=options.multipliers(slo_multipliers),
     )
     setups = inputs.setups(listed)
+    if not COMPILED:
+        note("numba is not installed: replays are slow without it: pip install 'rapp[fast]'")
     results = []
     with replay_view.progress(setups[0].end_s, len(names) * len(setups)) as shown:
         for name in names:

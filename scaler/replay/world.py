@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapp.types import FloatArray
+from scaler.replay.tables import Table, column, table
 
 IntArray = NDArray[np.int64]
-Table = Any
-"""A `numpy.recarray`: what its fields are is known to its dtype alone."""
 
 ABSENT, STARTING, IDLE, RUNNING, HOLDING = range(5)
 """Stages of an instance. RUNNING: its batch needs the device; HOLDING: it waits for the host or for quota."""
@@ -93,7 +92,12 @@ INSTANCE = np.dtype(
 # on_device_count: instances whose batch needs the row's device now.
 ROW = np.dtype([("row_gpu", "i8"), ("on_device_count", "i8"), ("row_seen_at", "f8"), ("row_busy", "f8")])
 
-_TABLES = ("clock_table", "request_table", "function_table", "instance_table", "row_table")
+_PLACE = {
+    name: place
+    for place, of in enumerate((CLOCK, REQUEST, FUNCTION, INSTANCE, ROW))
+    for name in of.names or ()
+}
+"""In which of a world's tables a field is."""
 
 
 class World(NamedTuple):
@@ -129,11 +133,9 @@ class World(NamedTuple):
 
     def __getattr__(self, name: str) -> NDArray[Any]:
         """A field of all records of a table, as a view."""
-        for table in _TABLES:
-            one = getattr(self, table) if not name.endswith("_table") else None
-            if one is not None and name in one.dtype.names:
-                return np.asarray(one[name])
-        raise AttributeError(name)
+        if name not in _PLACE:
+            raise AttributeError(name)
+        return column(self[_PLACE[name]], name)
 
 
 def empty_world(
@@ -163,25 +165,29 @@ def empty_world(
             by its function and that of the other row.
     """
     functions, rows = len(queue_limit), len(row_gpu)
-    requests = _table(REQUEST, len(arrival))
-    requests.arrival, requests.latency, requests.function_of = arrival, np.nan, function_of
-    own = _table(FUNCTION, functions)
-    own.queue_limit, own.most_delay, own.objective, own.timer = (
-        queue_limit, most_delay_s, objective_s, np.inf,
-    )  # fmt: skip
-    slots = _table(INSTANCE, instances)
-    slots.event_at, slots.stopped_at, slots.batch = np.inf, np.nan, 1
-    slots.quota, slots.window = 1.0, 1.0
-    lanes = _table(ROW, rows)
-    lanes.row_gpu = row_gpu
     # Requests that come back from a lost instance go to the head, beyond the limit for new ones.
     ring = int(queue_limit.max(initial=1)) + instances * most_batch + 1
     return World(
-        clock_table=_table(CLOCK, 1),
-        request_table=requests,
-        function_table=own,
-        instance_table=slots,
-        row_table=lanes,
+        clock_table=table(CLOCK, 1),
+        request_table=table(
+            REQUEST, len(arrival), {"arrival": arrival, "latency": np.nan, "function_of": function_of}
+        ),
+        function_table=table(
+            FUNCTION,
+            functions,
+            {
+                "queue_limit": queue_limit,
+                "most_delay": most_delay_s,
+                "objective": objective_s,
+                "timer": np.inf,
+            },
+        ),
+        instance_table=table(
+            INSTANCE,
+            instances,
+            {"event_at": np.inf, "stopped_at": np.nan, "batch": 1, "quota": 1.0, "window": 1.0},
+        ),
+        row_table=table(ROW, rows, {"row_gpu": row_gpu}),
         queue=np.zeros((functions, ring), dtype=np.int64),
         recent=np.zeros((functions, MOST_RECENT)),
         members=np.zeros((functions, instances), dtype=np.int64),
@@ -194,7 +200,3 @@ def empty_world(
         noise=np.asarray(noise, dtype=np.float64),
         beside=np.array(np.broadcast_to(beside, (functions, functions)), dtype=np.float64),
     )
-
-
-def _table(of: np.dtype[Any], rows: int) -> Table:
-    return np.zeros(rows, dtype=of).view(np.recarray)
