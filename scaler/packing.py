@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rapp.errors import RappError
 
@@ -41,44 +42,101 @@ class Need:
 
 @dataclass(slots=True)
 class Row:
-    """Instances that share one SM partition of a GPU in turns."""
+    """Instances that share one SM partition of a GPU in turns. Changed by its `Gpu` alone."""
 
     sm_pct: float
     needs: dict[str, Need] = field(default_factory=dict)
+    _quota_pct: float | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def free_quota_pct(self) -> float:
         """Quota that nobody has, %; negative: overcommitted."""
-        return 100.0 - sum(need.quota_pct for need in self.needs.values())
+        if self._quota_pct is None:
+            self._quota_pct = sum(need.quota_pct for need in self.needs.values())
+        return 100.0 - self._quota_pct
+
+    def copy(self) -> Row:
+        """The same, to be changed apart from this one."""
+        row = Row(self.sm_pct, dict(self.needs))
+        row._quota_pct = self._quota_pct
+        return row
+
+
+class _Sums(NamedTuple):
+    """What is taken on a GPU."""
+
+    sm_pct: float
+    memory_mib: float
+    host_cores: float
+    gpu_share: float
 
 
 @dataclass(slots=True)
 class Gpu:
-    """One GPU and what is on it. `rows` holds the rows that are not empty, by index."""
+    """One GPU and what is on it. `rows` holds the rows that are not empty, by index.
+
+    Sums are worked out when they are asked for, and kept until `put` or `take` changes something: a policy
+    asks every GPU for each instance that it places.
+    """
 
     id: str
     memory_mib: float
     host_cores: float
     rows: dict[int, Row] = field(default_factory=dict)
+    _sums: _Sums | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def free_sm_pct(self) -> float:
         """SM share outside all rows, %; negative: overcommitted."""
-        return 100.0 - sum(row.sm_pct for row in self.rows.values())
+        return 100.0 - self._taken().sm_pct
 
     @property
     def free_memory_mib(self) -> float:
         """Memory that no instance is counted for, MiB; negative: overcommitted."""
-        return self.memory_mib - sum(
-            need.memory_mib for row in self.rows.values() for need in row.needs.values()
-        )
+        return self.memory_mib - self._taken().memory_mib
 
     @property
     def free_host_cores(self) -> float:
         """Host cores that no instance is counted for; negative: overcommitted."""
-        return self.host_cores - sum(
-            need.host_cores for row in self.rows.values() for need in row.needs.values()
-        )
+        return self.host_cores - self._taken().host_cores
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs set aside on it, in [0, 1]: sum over instances of SM share x quota."""
+        return self._taken().gpu_share
+
+    def put(self, instance: str, row: int, need: Need) -> None:
+        """Put an instance into a row, whether it fits or not; a row that is new takes its SM partition."""
+        there = self.rows.setdefault(row, Row(need.sm_pct))
+        there.needs[instance] = need
+        there._quota_pct = self._sums = None
+
+    def take(self, instance: str, row: int) -> Need:
+        """Take an instance out of a row; the row goes with the last one."""
+        there = self.rows[row]
+        need = there.needs.pop(instance)
+        if not there.needs:
+            del self.rows[row]
+        there._quota_pct = self._sums = None
+        return need
+
+    def copy(self) -> Gpu:
+        """The same, to be changed apart from this one."""
+        rows = {index: row.copy() for index, row in self.rows.items()}
+        gpu = Gpu(self.id, self.memory_mib, self.host_cores, rows)
+        gpu._sums = self._sums
+        return gpu
+
+    def _taken(self) -> _Sums:
+        if self._sums is None:
+            needs = [need for row in self.rows.values() for need in row.needs.values()]
+            self._sums = _Sums(
+                sum(row.sm_pct for row in self.rows.values()),
+                sum(need.memory_mib for need in needs),
+                sum(need.host_cores for need in needs),
+                sum(need.sm_pct * need.quota_pct for need in needs) / 1e4,
+            )
+        return self._sums
 
     def free_row(self) -> int:
         """The lowest index that no row has."""
@@ -102,15 +160,7 @@ class Pool:
 
     def copy(self) -> Pool:
         """A pool that can be changed without changing this one."""
-        return Pool(
-            Gpu(
-                gpu.id,
-                gpu.memory_mib,
-                gpu.host_cores,
-                {index: Row(row.sm_pct, dict(row.needs)) for index, row in gpu.rows.items()},
-            )
-            for gpu in self.gpus.values()
-        )
+        return Pool(gpu.copy() for gpu in self.gpus.values())
 
     def where(self, instance: str) -> tuple[str, int] | None:
         """GPU and row of an instance; None: it is on none."""
@@ -184,7 +234,7 @@ class Pool:
     def force(self, instance: str, gpu: str, row: int, need: Need) -> None:
         """Put an instance where reality has it, whether it fits or not; an unknown GPU is ignored."""
         if gpu in self.gpus:
-            self.gpus[gpu].rows.setdefault(row, Row(need.sm_pct)).needs[instance] = need
+            self.gpus[gpu].put(instance, row, need)
             self._where[instance] = gpu, row
 
     def remove(self, instance: str) -> Need:
@@ -194,12 +244,8 @@ class Pool:
             PackingError: it is on no GPU.
         """
         gpu, row = self._place(instance)
-        rows = self.gpus[gpu].rows
-        need = rows[row].needs.pop(instance)
-        if not rows[row].needs:
-            del rows[row]
         del self._where[instance]
-        return need
+        return self.gpus[gpu].take(instance, row)
 
     def room_to_grow(self, instance: str) -> float:
         """Quota, %, that an instance could be given on top of its own.
@@ -240,12 +286,7 @@ class Pool:
     @property
     def gpu_share(self) -> float:
         """GPUs set aside: sum over instances of SM share x quota."""
-        return sum(
-            need.sm_pct * need.quota_pct / 1e4
-            for gpu in self.gpus.values()
-            for row in gpu.rows.values()
-            for need in row.needs.values()
-        )
+        return sum(gpu.gpu_share for gpu in self.gpus.values())
 
     def _place(self, instance: str) -> tuple[str, int]:
         if instance not in self._where:

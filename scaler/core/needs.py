@@ -57,6 +57,24 @@ def batch_times(times: ServiceTimes, sm_pct: float, most: int) -> BatchTimes:
     return BatchTimes(tuple(device.tolist()), tuple(pace.tolist()), tuple(host.tolist()))
 
 
+def latency_ms(times: ServiceTimes, config: ResourceConfig, most: int) -> float:
+    """Mean latency of one full batch, ms: `times.latency_ms` from tables that are read once.
+
+    Args:
+        most: the function's largest batch, so that what is asked of one SM partition is one table.
+    """
+    if times.gate is not None:
+        return _gated_ms(times, config)
+    at = batch_times(times, config.sm_pct, max(most, config.batch))
+    n = config.batch - 1
+    return max(at.pace_ms[n], at.device_ms[n] * 100.0 / config.quota_pct)
+
+
+@lru_cache(maxsize=65_536)
+def _gated_ms(times: ServiceTimes, config: ResourceConfig) -> float:
+    return float(times.latency_ms(config.sm_pct, config.quota_pct, config.batch))
+
+
 def at_mean_batch(by_batch: tuple[float, ...], batch: float) -> float:
     """A time at a mean batch, which need not be whole: straight in between, the last one beyond."""
     low = min(max(int(batch), 1), len(by_batch))

@@ -1,21 +1,23 @@
 """`Changes`: what a policy changes of one function at one tick, tried out on the pool as it goes.
 
+`decide_each` is the frame of the policies that decide function by function, all but what they decide.
+
 A change that the pool cannot hold is not made, so that a list of changes is one that can be carried out. A
 drained instance keeps its room: it is there until its last request is answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from rapp.types import FloatArray, ResourceConfig
+from rapp.types import ResourceConfig
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
-from scaler.core.needs import instance_need
+from scaler.core.needs import instance_need, latency_ms
 from scaler.core.observation import Phase
 from scaler.packing import Need, PackingError, Pool
-from scaler.policies.base import Case, new_id
+from scaler.policies import windows
+from scaler.policies.base import Case, Memory, new_id
 
 
 class Changes:
@@ -29,7 +31,7 @@ class Changes:
     """
 
     def __init__(self, case: Case, now_s: float, pool: Pool) -> None:
-        self.case, self.pool, self._now_s = case, pool, now_s
+        self.case, self.pool, self.now_s = case, pool, now_s
         self.actions: list[Action] = []
         self.live: dict[str, ResourceConfig] = {member.id: member.config for member in case.members}
         self._started = 0
@@ -38,7 +40,7 @@ class Changes:
         """Start an instance at (GPU, row), or where it fragments least; False: there is no room."""
         takes = need(self.case, config)
         where = self.pool.find(takes) if place is None else place
-        id_ = new_id(self.case.spec.name, self._now_s, self._started)
+        id_ = new_id(self.case.spec.name, self.now_s, self._started)
         if where is None or self.pool.why_not(id_, *where, takes) is not None:
             return False
         self.pool.add(id_, *where, takes)
@@ -86,6 +88,19 @@ class Changes:
         for id_ in self._dispensable()[: max(len(self.live) - count, 0)]:
             self.drain(id_, down)
 
+    def keep_fewest(self, start: Callable[[Reason], bool]) -> int:
+        """Have the fewest instances that are allowed, none if that is 0; how many these are.
+
+        Args:
+            start: starts one more, for a reason; False: there is no room.
+        """
+        least = fewest(self.case)
+        if least == 0:
+            self.drain_all(Reason.IDLE)
+        while len(self.live) < least and start(why_below(self.case)):
+            pass
+        return least
+
     def _dispensable(self) -> list[str]:
         """Instances in the order in which Kubernetes takes them: not ready first, then the youngest."""
         order = sorted(
@@ -94,19 +109,44 @@ class Changes:
         return [member.id for member in order if member.id in self.live]
 
 
-def latencies_ms(case: Case, configs: Collection[ResourceConfig]) -> FloatArray:
-    """Latency of one full batch of each instance, ms, in one look-up: a policy asks at each tick."""
-    sm, quota, batch = (
-        np.array([getattr(config, axis) for config in configs], np.float64)
-        for axis in ("sm_pct", "quota_pct", "batch")
-    )
-    return case.times.latency_ms(sm, quota, batch) if len(configs) else sm
+Remembered = dict[str, Any]
+"""What a policy remembers of one function: JSON."""
 
 
-def throughput_rps(case: Case, configs: Collection[ResourceConfig]) -> float:
+def nothing_decided() -> Memory:
+    """The memory of `decide_each` before the first tick."""
+    return {"decided_s": None, "functions": {}}
+
+
+def decide_each(
+    memory: Memory,
+    now_s: float,
+    period_s: float,
+    cases: Sequence[Case],
+    pool: Pool,
+    decide: Callable[[Changes, Remembered | None, bool], tuple[Remembered, float]],
+) -> tuple[Memory, list[Action], Mapping[str, float]]:
+    """An answer of `Policy.decide`, function by function in the order given.
+
+    Args:
+        memory: as `nothing_decided`, or what was answered the last time.
+        period_s: least time between decisions, s.
+        decide: makes the changes of one function, given what is remembered of it, None at first, and whether
+            a decision is due; answers what to remember and the rate that it counts on, rps.
+    """
+    due = windows.due(memory["decided_s"], now_s, period_s)
+    functions, actions, rates = dict(memory["functions"]), list[Action](), dict[str, float]()
+    for case in cases:
+        name, changes = case.spec.name, Changes(case, now_s, pool)
+        functions[name], rates[name] = decide(changes, functions.get(name), due)
+        actions += changes.actions
+    return {"decided_s": now_s if due else memory["decided_s"], "functions": functions}, actions, rates
+
+
+def throughput_rps(case: Case, configs: Iterable[ResourceConfig]) -> float:
     """What instances serve if they never wait for a request, rps: the sum of batch / latency."""
-    batches = np.array([config.batch for config in configs], np.float64)
-    return float(np.sum(1e3 * batches / latencies_ms(case, configs)))
+    most = case.spec.max_batch
+    return sum(1e3 * config.batch / latency_ms(case.times, config, most) for config in configs)
 
 
 def need(case: Case, config: ResourceConfig) -> Need:

@@ -35,7 +35,7 @@ from scaler.core.decision import Action, Reason
 from scaler.packing import Pool
 from scaler.policies import windows
 from scaler.policies.base import Case, Memory
-from scaler.policies.changes import Changes, fewest, throughput_rps, why_below
+from scaler.policies.changes import Changes, Remembered, decide_each, nothing_decided, throughput_rps
 
 PERIOD_S = 10.0
 """Time between decisions, s: `time.NewTicker(10 * time.Second)`."""
@@ -82,37 +82,24 @@ class FastGshare:
 
     def start(self) -> Memory:
         """No decision yet, nothing counted, no configuration chosen."""
-        return {"decided_s": None, "functions": {}}
+        return nothing_decided()
 
     def decide(
         self, memory: Memory, now_s: float, cases: Sequence[Case], pool: Pool
     ) -> tuple[Memory, list[Action], Mapping[str, float]]:
         """As `Policy.decide`. The rates answered are capacities as FaST-GShare counts them."""
-        deciding = windows.due(memory["decided_s"], now_s, PERIOD_S)
-        functions, actions, capacity = dict(memory["functions"]), [], {}
-        for case in cases:
-            known = functions.get(case.spec.name, {"rates": [], "config": None})
-            rates = windows.added(known["rates"], now_s, case.rate_rps, RATE_WINDOW_S)
-            config = self._config(case, known["config"])
-            changes = Changes(case, now_s, pool)
-            least = fewest(case)
-            if least == 0:
-                changes.drain_all(Reason.IDLE)
-            elif len(changes.live) < least:
-                changes.scale_to(least, config, why_below(case), Reason.DEMAND_DOWN)
-            if least > 0 and deciding:
-                _scale(changes, windows.mean(rates, now_s, RATE_WINDOW_S), config, least)
-            functions[case.spec.name] = {
-                "rates": rates,
-                "config": [config.sm_pct, config.quota_pct, config.batch],
-            }
-            actions += changes.actions
-            capacity[case.spec.name] = throughput_rps(case, changes.live.values())
-        return (
-            {"decided_s": now_s if deciding else memory["decided_s"], "functions": functions},
-            actions,
-            capacity,
-        )
+        return decide_each(memory, now_s, PERIOD_S, cases, pool, self._decide)
+
+    def _decide(self, changes: Changes, known: Remembered | None, due: bool) -> tuple[Remembered, float]:
+        case, now_s = changes.case, changes.now_s
+        known = {"rates": [], "config": None} if known is None else known
+        rates = windows.added(known["rates"], now_s, case.rate_rps, RATE_WINDOW_S)
+        config = self._config(case, known["config"])
+        least = changes.keep_fewest(lambda reason: changes.start(config, reason))
+        if least > 0 and due:
+            _scale(changes, windows.mean(rates, now_s, RATE_WINDOW_S), config, least)
+        kept = {"rates": rates, "config": [config.sm_pct, config.quota_pct, config.batch]}
+        return kept, throughput_rps(case, changes.live.values())
 
     def _config(self, case: Case, chosen: Sequence[float] | None) -> ResourceConfig:
         if self.config is not None:

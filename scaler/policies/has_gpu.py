@@ -55,13 +55,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scaler.core.decision import Action, Reason
+from scaler.core.decision import Action
 from scaler.core.observation import Phase
 from scaler.packing import Pool
 from scaler.policies import has_gpu_rows as rows
 from scaler.policies import windows
 from scaler.policies.base import Case, Memory
-from scaler.policies.changes import Changes, fewest, why_below
+from scaler.policies.changes import Changes, Remembered, decide_each, nothing_decided
 from scaler.policies.has_gpu_scaling import DOWN_COOLDOWN_S, first, scale, total_rps
 
 TICK_S = 2.0
@@ -106,36 +106,26 @@ class HasGpu:
 
     def start(self) -> Memory:
         """No decision yet, nothing counted."""
-        return {"decided_s": None, "functions": {}}
+        return nothing_decided()
 
     def decide(
         self, memory: Memory, now_s: float, cases: Sequence[Case], pool: Pool
     ) -> tuple[Memory, list[Action], Mapping[str, float]]:
         """As `Policy.decide`. The rates answered are capacities as HAS-GPU counts them."""
-        deciding = windows.due(memory["decided_s"], now_s, TICK_S)
-        functions, actions, capacity = dict(memory["functions"]), [], {}
-        for case in cases:
-            state = dict(functions.get(case.spec.name, {"rates": [], "kalman": [0.0, 1.0], "down_s": None}))
-            state["rates"] = windows.added(state["rates"], now_s, case.rate_rps, RATE_WINDOW_S)
-            changes = Changes(case, now_s, pool)
-            least = fewest(case)
-            if least == 0:
-                changes.drain_all(Reason.IDLE)
-            while len(changes.live) < least and rows.start_first(changes, first(case), why_below(case)):
-                pass
-            rate_rps = windows.mean(state["rates"], now_s, RATE_WINDOW_S)
-            if deciding and rate_rps is not None:
-                kalman = Kalman(*state["kalman"]).after(rate_rps)
-                state["kalman"] = [kalman.x_rps, kalman.p]
-                if least > 0 and any(member.phase == Phase.READY for member in case.members):
-                    cooled = state["down_s"] is None or now_s - state["down_s"] >= DOWN_COOLDOWN_S
-                    if scale(changes, kalman.x_rps, may_go_down=cooled, least=least):
-                        state["down_s"] = now_s
-            functions[case.spec.name] = state
-            actions += changes.actions
-            capacity[case.spec.name] = total_rps(changes)
-        return (
-            {"decided_s": now_s if deciding else memory["decided_s"], "functions": functions},
-            actions,
-            capacity,
-        )
+        return decide_each(memory, now_s, TICK_S, cases, pool, _decide)
+
+
+def _decide(changes: Changes, known: Remembered | None, due: bool) -> tuple[Remembered, float]:
+    case, now_s = changes.case, changes.now_s
+    state: Remembered = {"rates": [], "kalman": [0.0, 1.0], "down_s": None} if known is None else dict(known)
+    state["rates"] = windows.added(state["rates"], now_s, case.rate_rps, RATE_WINDOW_S)
+    least = changes.keep_fewest(lambda reason: rows.start_first(changes, first(case), reason))
+    rate_rps = windows.mean(state["rates"], now_s, RATE_WINDOW_S)
+    if due and rate_rps is not None:
+        kalman = Kalman(*state["kalman"]).after(rate_rps)
+        state["kalman"] = [kalman.x_rps, kalman.p]
+        if least > 0 and any(member.phase == Phase.READY for member in case.members):
+            cooled = state["down_s"] is None or now_s - state["down_s"] >= DOWN_COOLDOWN_S
+            if scale(changes, kalman.x_rps, may_go_down=cooled, least=least):
+                state["down_s"] = now_s
+    return state, total_rps(changes)

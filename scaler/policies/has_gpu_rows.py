@@ -2,7 +2,7 @@
 
 From `FindOptimalRowIdx`, `RetrieveUsedGPUOrderedByHGO` and `getOptimalSMPartition` of HAS-GPU's
 `internal/controller` (commit fe7105e). A GPU is used when something is on it; its occupancy (HGO there) is
-the sum of SM share x quota of what is on it.
+the sum of SM share x quota of what is on it, `Gpu.gpu_share`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,6 @@ _SM_PCT = {
 """By a part of the network's name: a missing rate, rps; the SM partitions, %, up to that rate and above."""
 
 
-def occupancy(gpu: Gpu) -> float:
-    """GPUs set aside on it, in [0, 1]."""
-    return sum(need.sm_pct * need.quota_pct for row in gpu.rows.values() for need in row.needs.values()) / 1e4
-
-
 def row_sm_pct(network: str, missing_rps: float) -> float:
     """SM partition of a row that is free, %, by the network's name and the rate that is missing."""
     for part, (limit_rps, low_pct, high_pct) in _SM_PCT.items():
@@ -62,7 +57,7 @@ def rows_of(gpu: Gpu, free_row_sm_pct: float) -> Iterator[tuple[int, float, floa
 
 def used(pool: Pool, below: float) -> list[Gpu]:
     """GPUs with something on them and an occupancy below that, the least occupied first."""
-    return [gpu for gpu in by_occupancy(pool) if gpu.rows and occupancy(gpu) < below]
+    return [gpu for gpu in by_occupancy(pool) if gpu.rows and gpu.gpu_share < below]
 
 
 def unused(pool: Pool) -> list[Gpu]:
@@ -72,7 +67,7 @@ def unused(pool: Pool) -> list[Gpu]:
 
 def by_occupancy(pool: Pool) -> list[Gpu]:
     """All GPUs, the least occupied first."""
-    return sorted(pool.gpus.values(), key=lambda gpu: (occupancy(gpu), gpu.id))
+    return sorted(pool.gpus.values(), key=lambda gpu: (gpu.gpu_share, gpu.id))
 
 
 def start_first(changes: Changes, config: ResourceConfig, reason: Reason) -> bool:

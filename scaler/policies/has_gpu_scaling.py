@@ -5,14 +5,12 @@ What is kept of it and what is repaired: `scaler.policies.has_gpu`.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from rapp.types import FloatArray, ResourceConfig
+from rapp.types import ResourceConfig
 from scaler.core.decision import Reason
+from scaler.core.needs import latency_ms
 from scaler.policies import has_gpu_rows as rows
 from scaler.policies.base import Case
-from scaler.policies.changes import Changes, latencies_ms
+from scaler.policies.changes import Changes
 
 UP_ABOVE = 0.9
 """Part of the capacity above which it scales up (ScaleUpThredshold); that to which it scales."""
@@ -36,17 +34,15 @@ FIRST = ResourceConfig(30.0, 30.0, 4)
 """Configuration of a first instance, and of one on an unused GPU (GetMostEfficientConfig)."""
 
 
-def capacity_rps(case: Case, sm_pct: float, quota_pct: ArrayLike, batch: int) -> FloatArray:
-    """What HAS-GPU counts an instance with, requests a second, of the shape of `quota_pct`."""
-    latency_ms = case.times.latency_ms(sm_pct, quota_pct, batch)
-    return 1e3 / (latency_ms + OVERHEAD_MS) * (batch + 1) / 2
+def capacity_rps(case: Case, config: ResourceConfig) -> float:
+    """What HAS-GPU counts an instance with, requests a second."""
+    took_ms = latency_ms(case.times, config, case.spec.max_batch)
+    return 1e3 / (took_ms + OVERHEAD_MS) * (config.batch + 1) / 2
 
 
 def total_rps(changes: Changes) -> float:
     """Capacity of a function, rps: all that it has, starting or ready."""
-    configs = changes.live.values()
-    fill = np.array([(config.batch + 1) / 2 for config in configs])
-    return float(np.sum(1e3 / (latencies_ms(changes.case, configs) + OVERHEAD_MS) * fill))
+    return sum(capacity_rps(changes.case, config) for config in changes.live.values())
 
 
 def first(case: Case) -> ResourceConfig:
@@ -78,14 +74,14 @@ def _scale_vertically(changes: Changes, missing_rps: float) -> float:
         if changes.pool.where(id_) is None:
             continue
         steps = int((changes.pool.room_to_grow(id_) + 1e-6) // QUOTA_STEP_PCT)
-        quotas = config.quota_pct + QUOTA_STEP_PCT * np.arange(steps + 1)
-        added = _of(changes, config, quotas)
-        added -= added[0]
-        enough = np.flatnonzero(added >= missing_rps)
+        quotas = [min(config.quota_pct + QUOTA_STEP_PCT * step, 100.0) for step in range(steps + 1)]
+        now_rps = capacity_rps(changes.case, config)
+        added = [_at_quota(changes, config, quota) - now_rps for quota in quotas]
+        enough = next((step for step, rps in enumerate(added) if rps >= missing_rps), steps)
         # From the last step down, for the case that the machine's cores do not suffice for it.
-        for step in range(int(enough[0]) if len(enough) else steps, 0, -1):
-            if changes.resize(id_, float(min(quotas[step], 100.0)), Reason.DEMAND_UP):
-                missing_rps -= float(added[step])
+        for step in range(enough, 0, -1):
+            if changes.resize(id_, quotas[step], Reason.DEMAND_UP):
+                missing_rps -= added[step]
                 break
     return missing_rps
 
@@ -118,12 +114,9 @@ def _start_largest(changes: Changes, gpu_id: str, missing_rps: float) -> float:
         for index, sm_pct, free_pct in rows.rows_of(
             gpu, rows.row_sm_pct(case.spec.network_name, missing_rps)
         ):
-            quotas = QUOTA_STEP_PCT * np.arange(1, int((free_pct + 1e-6) // QUOTA_STEP_PCT) + 1)
-            capacities = capacity_rps(case, sm_pct, quotas, batch) if len(quotas) else ()
-            found += [
-                (-float(rps), index, float(quota), sm_pct)
-                for rps, quota in zip(capacities, quotas, strict=True)
-            ]
+            for step in range(1, int((free_pct + 1e-6) // QUOTA_STEP_PCT) + 1):
+                config = ResourceConfig(sm_pct, QUOTA_STEP_PCT * step, batch)
+                found.append((-capacity_rps(case, config), index, config.quota_pct, sm_pct))
     for lost_rps, index, quota, sm_pct in sorted(found):
         if changes.start(ResourceConfig(sm_pct, quota, batch), Reason.DEMAND_UP, (gpu_id, index)):
             return -lost_rps
@@ -149,28 +142,28 @@ def _scale_down(changes: Changes, spare_rps: float, least: int) -> bool:
     for id_, config in order:
         if spare_rps <= 0:
             break
-        quotas = np.arange(config.quota_pct - QUOTA_STEP_PCT, 1e-6, -QUOTA_STEP_PCT)
-        if not len(quotas):
+        quotas = [config.quota_pct - QUOTA_STEP_PCT * step for step in range(1, 11)]
+        quotas = [quota for quota in quotas if quota > 1e-6]
+        if not quotas:
             continue
-        freed = float(_of(changes, config, config.quota_pct)) - _of(changes, config, quotas)
-        enough = np.flatnonzero(freed >= spare_rps)
-        step = int(enough[0]) if len(enough) else len(quotas) - 1
-        if changes.resize(id_, float(quotas[step]), Reason.DEMAND_DOWN):
-            spare_rps -= float(freed[step])
+        now_rps = capacity_rps(changes.case, config)
+        freed = [now_rps - _at_quota(changes, config, quota) for quota in quotas]
+        step = next((step for step, rps in enumerate(freed) if rps >= spare_rps), len(quotas) - 1)
+        if changes.resize(id_, quotas[step], Reason.DEMAND_DOWN):
+            spare_rps -= freed[step]
     for id_, config in order:
         if spare_rps <= 0 or len(changes.live) <= max(least, 1):
             break
-        left = changes.live[id_]
-        rps = float(_of(changes, left, left.quota_pct))
+        rps = capacity_rps(changes.case, changes.live[id_])
         if config.sm_pct <= SPARED_ABOVE_SM_PCT and rps <= spare_rps:
             spare_rps -= rps
             changes.drain(id_, Reason.DEMAND_DOWN)
     return len(changes.actions) > before
 
 
-def _of(changes: Changes, config: ResourceConfig, quota_pct: ArrayLike) -> FloatArray:
-    """Capacity of an instance at other quotas, rps."""
-    return capacity_rps(changes.case, config.sm_pct, np.minimum(quota_pct, 100.0), config.batch)
+def _at_quota(changes: Changes, config: ResourceConfig, quota_pct: float) -> float:
+    """Capacity of an instance at another quota, rps."""
+    return capacity_rps(changes.case, ResourceConfig(config.sm_pct, quota_pct, config.batch))
 
 
 def _batch(changes: Changes) -> int:

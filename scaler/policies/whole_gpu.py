@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
@@ -43,7 +43,8 @@ from scaler.core.observation import Phase
 from scaler.packing import Pool
 from scaler.policies import windows
 from scaler.policies.base import Case, Memory
-from scaler.policies.changes import Changes, fewest, throughput_rps, why_below
+from scaler.policies.changes import Changes, Remembered, decide_each, nothing_decided, throughput_rps
+from scaler.sources.service_times import ServiceTimes
 
 TICK_S = 2.0
 """`tick-interval`, s."""
@@ -95,40 +96,28 @@ class WholeGpu:
 
     def start(self) -> Memory:
         """No decision yet, nothing counted."""
-        return {"decided_s": None, "functions": {}}
+        return nothing_decided()
 
     def decide(
         self, memory: Memory, now_s: float, cases: Sequence[Case], pool: Pool
     ) -> tuple[Memory, list[Action], Mapping[str, float]]:
         """As `Policy.decide`. The rates answered are batch / latency of the instances: Knative knows none."""
-        deciding = windows.due(memory["decided_s"], now_s, TICK_S)
-        functions, actions, capacity = dict(memory["functions"]), [], {}
-        for case in cases:
-            known = functions.get(case.spec.name)
-            state = dict(_first_seen(case, now_s) if known is None else known)
-            config = ResourceConfig(100.0, 100.0, state["batch"])
-            state["concurrency"] = windows.added(
-                state["concurrency"], now_s, concurrency(case, config.batch), STABLE_WINDOW_S
-            )
-            changes = Changes(case, now_s, pool)
-            least = fewest(case)
-            if least == 0:
-                changes.drain_all(Reason.IDLE)
-            elif len(changes.live) < least:
-                changes.scale_to(least, config, why_below(case), Reason.DEMAND_DOWN)
-            if least > 0 and deciding:
-                target = self.target_share * (self.container_concurrency or config.batch)
-                wanted = _wanted(state, now_s, _ready(case), target)
-                if wanted is not None:
-                    changes.scale_to(max(wanted, least), config, Reason.DEMAND_UP, Reason.DEMAND_DOWN)
-            functions[case.spec.name] = state
-            actions += changes.actions
-            capacity[case.spec.name] = throughput_rps(case, changes.live.values())
-        return (
-            {"decided_s": now_s if deciding else memory["decided_s"], "functions": functions},
-            actions,
-            capacity,
+        return decide_each(memory, now_s, TICK_S, cases, pool, self._decide)
+
+    def _decide(self, changes: Changes, known: Remembered | None, due: bool) -> tuple[Remembered, float]:
+        case, now_s = changes.case, changes.now_s
+        state = _first_seen(case, now_s) if known is None else dict(known)
+        config = ResourceConfig(100.0, 100.0, state["batch"])
+        state["concurrency"] = windows.added(
+            state["concurrency"], now_s, concurrency(case, config.batch), STABLE_WINDOW_S
         )
+        least = changes.keep_fewest(lambda reason: changes.start(config, reason))
+        if least > 0 and due:
+            target = self.target_share * (self.container_concurrency or config.batch)
+            wanted = _wanted(state, now_s, _ready(case), target)
+            if wanted is not None:
+                changes.scale_to(max(wanted, least), config, Reason.DEMAND_UP, Reason.DEMAND_DOWN)
+        return state, throughput_rps(case, changes.live.values())
 
 
 def largest_batch(case: Case) -> int:
@@ -153,7 +142,7 @@ def concurrency(case: Case, batch: int) -> float | None:
     return served + case.queue
 
 
-def _wanted(state: dict[str, Any], now_s: float, ready: int, target: float) -> int | None:
+def _wanted(state: Remembered, now_s: float, ready: int, target: float) -> int | None:
     """Instances that Knative wants; whether it panics is kept in `state`. None: nothing was observed."""
     stable = windows.mean(state["concurrency"], now_s, STABLE_WINDOW_S)
     if stable is None:
@@ -174,7 +163,7 @@ def _wanted(state: dict[str, Any], now_s: float, ready: int, target: float) -> i
     return int(state["panic_count"])
 
 
-def _first_seen(case: Case, now_s: float) -> dict[str, Any]:
+def _first_seen(case: Case, now_s: float) -> Remembered:
     ready = _ready(case)
     return {
         "batch": largest_batch(case),
@@ -190,4 +179,10 @@ def _ready(case: Case) -> int:
 
 def _whole_ms(case: Case, batch: int) -> FloatArray:
     """Latency of batches of 1 to `batch` on a whole GPU, (batch,), ms."""
-    return case.times.latency_ms(100.0, 100.0, np.arange(1, batch + 1))
+    return _whole_gpu_ms(case.times, case.spec.max_batch)[:batch]
+
+
+@lru_cache(maxsize=4096)
+def _whole_gpu_ms(times: ServiceTimes, most: int) -> FloatArray:
+    """Kept, since each tick asks."""
+    return times.latency_ms(100.0, 100.0, np.arange(1, most + 1))

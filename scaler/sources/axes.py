@@ -15,6 +15,25 @@ IndexArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Axes:
+    """Axes of a table.
+
+    Args:
+        log_sm: (S,) logarithms of SM partitions, ascending. batch: (B,) batches, ascending.
+        last_step: from the last batch but one to the last, 1 where there is one alone.
+    """
+
+    log_sm: FloatArray
+    batch: FloatArray
+    last_step: float
+
+    @classmethod
+    def of(cls, sm_pct: FloatArray, batch: FloatArray) -> Axes:
+        """Of SM partitions (S,), %, and batches (B,)."""
+        return cls(np.log(sm_pct), batch, float(batch[-1] - batch[-2]) if len(batch) > 1 else 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
     """Questions on the axes of a table; arrays of their shape.
 
@@ -36,8 +55,8 @@ class Place:
     beyond_batch: FloatArray
 
     @classmethod
-    def of(cls, sm_axis: FloatArray, batch_axis: FloatArray, sm_pct: ArrayLike, batch: ArrayLike) -> Place:
-        """The place of questions on ascending axes (S,) and (B,).
+    def of(cls, axes: Axes, sm_pct: ArrayLike, batch: ArrayLike) -> Place:
+        """The place of questions on axes.
 
         Raises:
             ConfigError: a value out of its range.
@@ -45,14 +64,16 @@ class Place:
         sm, batches = np.asarray(sm_pct, np.float64), np.asarray(batch, np.float64)
         if not ((sm > 0) & (sm <= 100)).all() or not (batches >= 1).all():
             raise ConfigError("an SM partition must lie in (0, 100] %, and a batch must be 1 or more")
-        at_sm, sm_share, short, _ = on_axis(np.log(sm_axis), np.log(sm))
-        at_batch, batch_share, _, beyond = on_axis(batch_axis, batches)
-        step = float(batch_axis[-1] - batch_axis[-2]) if len(batch_axis) > 1 else 1.0
-        knots = len(sm_axis), len(batch_axis)
-        return cls(knots, at_sm, sm_share, np.exp(short), at_batch, batch_share, beyond / step)
+        at_sm, sm_share, short, _ = on_axis(axes.log_sm, np.log(sm))
+        at_batch, batch_share, _, beyond = on_axis(axes.batch, batches)
+        knots = len(axes.log_sm), len(axes.batch)
+        return cls(knots, at_sm, sm_share, np.exp(short), at_batch, batch_share, beyond / axes.last_step)
 
     def read(self, log_ms: Callable[[IndexArray, IndexArray], FloatArray]) -> FloatArray:
-        """Times, ms, at the questions; `log_ms` gives their logarithms at knots of SM and batch."""
+        """Times, ms, at the questions; `log_ms` gives their logarithms at knots of SM and batch.
+
+        Of several tables at once where their number comes first, (T, ...).
+        """
         next_sm = np.minimum(self.sm + 1, self.knots[0] - 1)
         next_batch = np.minimum(self.batch + 1, self.knots[1] - 1)
 
@@ -71,7 +92,10 @@ class Place:
 
 def on_axis(axis: FloatArray, values: FloatArray) -> tuple[IndexArray, FloatArray, FloatArray, FloatArray]:
     """Index of the knot below, share of the way to the next, and distance below the first, above the last."""
-    low = np.clip(np.searchsorted(axis, values, side="right") - 1, 0, max(len(axis) - 2, 0))
-    step = axis[np.minimum(low + 1, len(axis) - 1)] - axis[low]
-    share = np.clip((values - axis[low]) / np.where(step > 0, step, 1.0), 0.0, 1.0)
-    return low, share, np.maximum(axis[0] - values, 0.0), np.maximum(values - axis[-1], 0.0)
+    # Maxima and minima one by one: `np.clip` takes several times as long for a single question.
+    last = len(axis) - 1
+    low = np.minimum(np.maximum(np.searchsorted(axis, values, side="right") - 1, 0), max(last - 1, 0))
+    first = axis[low]
+    step = axis[np.minimum(low + 1, last)] - first
+    share = np.minimum(np.maximum((values - first) / np.where(step > 0, step, 1.0), 0.0), 1.0)
+    return low, share, np.maximum(axis[0] - values, 0.0), np.maximum(values - axis[last], 0.0)

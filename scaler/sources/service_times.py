@@ -12,6 +12,7 @@ launches has a table of its own, `Gate`, which is there only where it was asked 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +21,7 @@ from rapp.errors import ConfigError
 from rapp.inference.law import soft_maximum
 from rapp.recommend import Risk
 from rapp.types import FloatArray, QuotaKind, ResourceConfig
-from scaler.sources.axes import IndexArray, Place, on_axis
+from scaler.sources.axes import Axes, IndexArray, Place, on_axis
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,12 +74,10 @@ class ServiceTimes:
         Raises:
             ConfigError: a value out of its range.
         """
-        at = Place.of(self.sm_pct, self.batch, sm_pct, batch)
-        device, host = (np.log(self._at_risk(table, risk)) for table in (self.device_ms, self.host_ms))
-        return (
-            at.read(lambda s, b: device[s, b]) * at.short_of_sm,
-            at.read(lambda s, b: host[s, b]),
-        )
+        axes, log_ms = _logarithms(self, risk)
+        at = Place.of(axes, sm_pct, batch)
+        device, host = at.read(lambda s, b: log_ms[:, s, b])
+        return device * at.short_of_sm, host
 
     def execution_ms(self, sm_pct: ArrayLike, batch: ArrayLike, risk: Risk = Risk.MEAN) -> FloatArray:
         """T: wall time of one batch without a quota, ms, as `device_and_host_ms`."""
@@ -154,7 +153,7 @@ class ServiceTimes:
     ) -> FloatArray:
         sm, quota, batches = np.broadcast_arrays(sm_pct, quota_pct, batch)
         at, log_ms = (
-            Place.of(self.sm_pct, self.batch, sm, batches),
+            Place.of(Axes.of(self.sm_pct, self.batch), sm, batches),
             np.log(self._at_risk(gate.latency_ms, risk)),
         )
         low, share, short, _ = on_axis(np.log(gate.quota_pct), np.log(quota))
@@ -168,3 +167,10 @@ class ServiceTimes:
         gated = np.exp(ends[0] + share * (ends[1] - ends[0]) + short)
         device, _ = self.device_and_host_ms(sm, batches, risk)
         return np.asarray(np.maximum(gated, np.where(at.short_of_sm > 1, device, 0.0)))
+
+
+@lru_cache(maxsize=4096)
+def _logarithms(times: ServiceTimes, risk: Risk) -> tuple[Axes, FloatArray]:
+    """Axes, and log of D and H, (2, S, B): kept, since a policy asks at every tick."""
+    tables = [times._at_risk(table, risk) for table in (times.device_ms, times.host_ms)]
+    return Axes.of(times.sm_pct, times.batch), np.log(np.stack(tables))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rapp.types import ResourceConfig
 from scaler.core.decision import Drain, Reason, Resize, Start
 from scaler.core.observation import Phase
 from scaler.packing import Pool
@@ -90,8 +91,8 @@ def test_the_first_instance_is_thirty_thirty_four(decide: Callable[..., Any]) ->
 
 def test_the_capacity_is_capped_by_seventy_milliseconds(case: Callable[..., Case]) -> None:
     given = case()
-    assert float(capacity_rps(given, 100.0, 100.0, 4)) == pytest.approx(2500 / 80, rel=1e-4)
-    assert float(capacity_rps(given, 30.0, 10.0, 1)) == pytest.approx(1000 / 170, rel=1e-4)
+    assert capacity_rps(given, ResourceConfig(100.0, 100.0, 4)) == pytest.approx(2500 / 80, rel=1e-4)
+    assert capacity_rps(given, ResourceConfig(30.0, 10.0, 1)) == pytest.approx(1000 / 170, rel=1e-4)
 
 
 @pytest.mark.parametrize(

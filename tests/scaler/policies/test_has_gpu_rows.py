@@ -8,7 +8,7 @@ import pytest
 
 from scaler.packing import Pool
 from scaler.policies.base import Member
-from scaler.policies.has_gpu_rows import by_occupancy, occupancy, row_sm_pct, rows_of, unused, used
+from scaler.policies.has_gpu_rows import by_occupancy, row_sm_pct, rows_of, unused, used
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_occupancy_is_a_sum_of_shares_and_orders_the_gpus(
 ) -> None:
     # Integer division, as published, makes both 0.
     made = pool(3, [member("x", 60.0, 50.0, gpu="g0"), member("y", 40.0, 10.0, gpu="g2")])
-    assert [occupancy(gpu) for gpu in by_occupancy(made)] == [0.0, 0.04, 0.3]
+    assert [gpu.gpu_share for gpu in by_occupancy(made)] == [0.0, 0.04, 0.3]
     assert [gpu.id for gpu in used(made, 0.5)] == ["g2", "g0"]
     assert [gpu.id for gpu in used(made, 0.3)] == ["g2"]
     assert [gpu.id for gpu in unused(made)] == ["g1"]
