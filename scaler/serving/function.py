@@ -92,13 +92,12 @@ class ServedFunction:
             if not sample.running:
                 self._free(sample)
 
-    def cancel(self, request: Request) -> None:
-        """Nobody waits for a request any more."""
+    def leave(self, request: Request) -> None:
+        """Nobody waits for a request any more; nothing happens if it has its answer."""
         if not request.is_over:
             self.counts.failed += len(request.samples)
             self._leave_queue(request)
             request.end(Fault(HTTPStatus.SERVICE_UNAVAILABLE, "nobody waits for the answer"))
-        self.give_back(request)
 
     def dispatch(self) -> None:
         """Give what waits to idle instances."""

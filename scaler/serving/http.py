@@ -14,6 +14,8 @@ HEAD_TIMEOUT_S = 20.0
 """For a head to come, from its first byte or the connection on; nginx gives 60 s, Apache 20."""
 KEEP_ALIVE_S = 75
 """An idle connection is kept so long, as nginx does: a client's pool should not find it closed."""
+GONE = "rapp.gone"
+"""Key of a request's scope: what to call if the client hangs up before it has its answer."""
 PIECE_BYTES = 1 << 20
 """A body is handed on in pieces of about this size, most of them whole. uvicorn's own 64 KiB take a turn of
 the event loop each, and for every one the socket is taken out of the poll and put in again."""
@@ -38,6 +40,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """As asyncio's."""
         self._end_head()
         super().connection_lost(exc)
+        gone = (self.scope or {}).get(GONE)
+        if callable(gone):
+            gone()
 
     def data_received(self, data: bytes) -> None:
         """As asyncio's."""

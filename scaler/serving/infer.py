@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from http import HTTPStatus
 
 from scaler.serving.asgi import Receive, Scope, Send
 from scaler.serving.body import header, read_body, send_answer, send_fault
 from scaler.serving.fleet import Fleet
 from scaler.serving.function import ServedFunction
+from scaler.serving.http import GONE
 from scaler.serving.protocol import HEADER_LENGTH, infer_answer, most_body_bytes, parse_infer
 from scaler.serving.requests import BadRequestError, Fault, Request
 
@@ -80,6 +82,7 @@ class InferRoute:
         request = Request(arrived_s, arrived_s + timeout_s, slots)
         # What was read is in the slots: it need not be kept while the request waits.
         del body, call.values[:]
+        scope[GONE] = partial(function.leave, request)
         try:
             function.submit(request)
             fault = await request.done
@@ -87,7 +90,9 @@ class InferRoute:
                 views = [memory[slot * slot_bytes : (slot + 1) * slot_bytes] for slot in slots]
                 answer, length = infer_answer(name, call, function.network, views)
         finally:
-            function.cancel(request)
+            del scope[GONE]
+            function.leave(request)
+            function.give_back(request)
         if fault is not None:
             await send_fault(send, fault)
         elif length is None:

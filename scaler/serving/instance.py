@@ -102,7 +102,7 @@ class Instance:
         self._loop = asyncio.get_running_loop()
         self._block: QuotaBlock | None = None
         self._deaths, self._said = 0, ""
-        self._begun_s = 0.0
+        self._begun_s, self._charges = 0.0, 0
         self._timer: asyncio.TimerHandle | None = None
         self._start()
 
@@ -207,6 +207,7 @@ class Instance:
         """The worker has this batch next; an empty one: it has none."""
         self.carried, self._begun_s = batch, time.monotonic()
         if batch:
+            self._charges = self._charged()
             self._set_timer(self._hung_s, self._hangs)
         else:
             self._cancel_timer()
@@ -222,8 +223,16 @@ class Instance:
         self._note(self.id, f"is ready after {self.since_s - self.started_s:.1f} s")
         self._owner.dispatch()
 
+    def _charged(self) -> int:
+        """Runs that the worker has charged to its quota."""
+        assert self._block is not None
+        return self._block.statistics.launches
+
     def _hangs(self) -> None:
-        if self.worker is not None:
+        if self.carried and self._charged() > self._charges:
+            # It has run its batch, and holds the result until the quota is repaid.
+            self._set_timer(self._hung_s, self._hangs)
+        elif self.worker is not None:
             self._said = "it did not answer in time"
             self.worker.kill()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import resource
 import signal
 import socket
 import tempfile
@@ -83,6 +84,7 @@ def run_server(options: ServerOptions, sock: socket.socket) -> None:
         RappError: the device cannot be had, or a network cannot be served.
     """
     _keep_memory()
+    _allow_connections()
     # Before it serves there is nothing to finish: it ends by being cancelled.
     with (
         contextlib.suppress(asyncio.CancelledError),
@@ -103,12 +105,20 @@ def _keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+def _allow_connections() -> None:
+    """Have as many descriptors as the system lets this user have; the usual 1,024 are that many clients."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _run(options: ServerOptions, sock: socket.socket) -> None:
+    device = open_device(options.device)
     stop = _Stop()
     loop = asyncio.get_running_loop()
+    # After the device, which handles signals as long as nobody else does.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    device = open_device(options.device)
     try:
         with tempfile.TemporaryDirectory(prefix="rapp-serve-") as folder:
             networks = await prepare_all(options.functions, Path(folder))

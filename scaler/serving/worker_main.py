@@ -14,6 +14,8 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,9 @@ def main() -> None:
     """Serve the batches of the gateway until it closes its end."""
     descriptor, parent = (int(argument) for argument in sys.argv[1:3])
     _die_with(parent)
+    # Where memory runs out, better a worker, which is started again, than the gateway.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     # An interrupt from the terminal is for the gateway, which ends its workers in their order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
