@@ -88,24 +88,30 @@ class Cell:
 
 def cells() -> list[Cell]:
     """All cells, the most telling first."""
-    poisson = ArrivalProcess.POISSON
-    alone = [(network,) for network in NETWORKS]
+    poisson, even = ArrivalProcess.POISSON, ArrivalProcess.EVEN
+    alone, together = [(network,) for network in NETWORKS], [NETWORKS]
     ordered = [
-        *_workloads(alone, poisson),
+        *_workloads(alone, poisson, (1, 5)),
+        *_workloads(alone, even, (1,)),
         *_disturbed(alone[:1]),
-        *_workloads([NETWORKS], poisson),
-        *_workloads(alone, ArrivalProcess.EVEN),
-        *_priced(alone),
-        *_traces(("azure",), [alone[0], NETWORKS], poisson),
+        *_traces(("azure",), alone[:1], poisson),
+        *_workloads(together, poisson, (1, 5)),
+        *_workloads(alone, poisson, (20,)),
+        *_priced(alone, "standard"),
+        *_workloads(alone, even, (5, 20)),
         *_traces(("servegen",), alone[:1], poisson),
-        *_workloads([NETWORKS], ArrivalProcess.EVEN),
-        *_priced([NETWORKS]),
+        *_traces(("azure",), together, poisson),
+        *_priced(alone, "stress"),
+        *_workloads(together, poisson, (20,)),
+        *_workloads(together, even, (1, 5, 20)),
+        *_priced(together, "standard"),
+        *_priced(together, "stress"),
         *(
             cell
-            for arrivals in (poisson, ArrivalProcess.EVEN)
-            for cell in _traces(("azure", "servegen"), [*alone, NETWORKS], arrivals)
+            for arrivals in (poisson, even)
+            for cell in _traces(("azure", "servegen"), [*alone, *together], arrivals)
         ),
-        *_disturbed([NETWORKS]),
+        *_disturbed(together),
     ]
     return list({cell.key: cell for cell in ordered}.values())
 
@@ -113,10 +119,10 @@ def cells() -> list[Cell]:
 Served = Sequence[tuple[str, ...]]
 
 
-def _workloads(served: Served, arrivals: ArrivalProcess) -> list[Cell]:
+def _workloads(served: Served, arrivals: ArrivalProcess, scales: Sequence[int]) -> list[Cell]:
     return [
         Cell(functions, trace, scale, arrivals)
-        for scale in (1, 5, 20)
+        for scale in scales
         for trace in ("standard", "stress")
         for functions in served
     ]
@@ -126,10 +132,9 @@ def _traces(traces: Sequence[str], served: Served, arrivals: ArrivalProcess) -> 
     return [Cell(functions, trace, 0, arrivals) for trace in traces for functions in served]
 
 
-def _priced(served: Served) -> list[Cell]:
+def _priced(served: Served, trace: str) -> list[Cell]:
     return [
         Cell(functions, trace, 5, ArrivalProcess.POISSON, plan, ("hybrid", "static"), f"price-{plan}")
-        for trace in ("standard", "stress")
         for functions in served
         for plan in ("k0", "k3", "truth")
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_scaler_cells import POLICIES, Cell
+from bench_scaler_cells import POLICIES, Cell, cells
 from bench_scaler_goals import ENOUGH, goals, missed, paper_cells, pooled_violations, read_measured
 from bench_scaler_plot import plot_front
 from bench_scaler_results import Found, Results, main_cells, read_results
@@ -69,10 +69,10 @@ def loads(listed: list[Cell], found: Results) -> list[str]:
             if (len(one.functions) > 1) == key[2]
         ]  # fmt: skip
         tails = [next(iter(found[one.key].values())).tail_over_bound for one in group]
-        cells = [_mean_of([found[one.key][p] for one in group if p in found[one.key]]) for p in POLICIES]
+        texts = [_mean_of([found[one.key][p] for one in group if p in found[one.key]]) for p in POLICIES]
         which = "all six" if key[2] else f"{len(group)} alone"
         lines.append(
-            f"| {cell.load}, {cell.arrivals.value} | {which} | {' | '.join(cells)} | {np.mean(tails):.2f}x |"
+            f"| {cell.load}, {cell.arrivals.value} | {which} | {' | '.join(texts)} | {np.mean(tails):.2f}x |"
         )
     return lines
 
@@ -264,7 +264,7 @@ def run_of(listed: list[Cell], found: Results) -> list[str]:
         if "hybrid" in found[cell.key]
     )
     return [
-        f"{len(listed)} cells, {replays:,} replays, {requests / 1e6:,.1f} million requests;"
+        f"{len(listed)} of {len(cells())} cells, {replays:,} replays, {requests / 1e6:,.1f} million requests;"
         f" {'every one of them is' if right else 'NOT all of them are'} answered, refused, lost or"
         f" unfinished. {changes:,} changes were made; {not_made:,} could not be. {few} cells of the main"
         f" grid have fewer than {ENOUGH:,} requests: no ratio of violations is quoted of those alone."
