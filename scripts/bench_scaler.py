@@ -61,7 +61,11 @@ def run_all(places: Places, given: argparse.Namespace, again: list[str]) -> None
                 (cell, lacks)
                 for cell in cells()
                 if cell.key.startswith(given.only)
-                and (lacks := [one for one in missing(cell, part, places, given.keep) if one in chosen])
+                and (
+                    lacks := [
+                        one for one in missing(cell, part, places, given.keep.split(",")) if one in chosen
+                    ]
+                )
             ]
             print(f"part {part}: {len(wanted)} cells to run", flush=True)
             running: list[Any] = [pool.submit(run_part, cell, part, lacks, places) for cell, lacks in wanted]
@@ -88,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", type=int, default=2, choices=(1, 2), help="1: the first seeds alone")
     parser.add_argument("--policies", default=",".join(POLICIES), help="those to replay: a,b")
     parser.add_argument("--again", help="policies to replay anew: a,b")
-    parser.add_argument("--keep", action="store_true", help="results of other sources of a policy stay")
+    parser.add_argument("--keep", default="", help="policies whose results of other sources stay: a,b")
     parser.add_argument("--only", default="", help="cells whose name begins so")
     parser.add_argument("--tables", action="store_true", help="run nothing, write what is there")
     parser.add_argument("--write", type=Path, help=f"document, e.g. {ROOT.name}/docs/scaling.md")

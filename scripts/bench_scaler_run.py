@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,10 @@ from scaler.sources.tabled import TabledModel
 from scaler.trace import Trace
 
 OF_POLICIES = ("scaler.policies", "scaler.capacity")
+COMMON = (
+    "arrivals.py", "functions.py", "packing.py", "trace.py", "core/*.py", "forecast/*.py", "sources/*.py",
+    *(f"replay/{name}.py" for name in ("cluster", "compiling", "device", "events", "physics", "runner", "view")),
+)  # fmt: skip
 MULTIPLIERS = (1.5, 2.0, 3.0)
 LENIENCE = (1.0, 4.0)
 """Multiples of `hybrid`'s violations that the oracle plans for, since what it plans for is an upper bound."""
@@ -81,14 +86,14 @@ def _times(folder: Path, source: str, network: str) -> ServiceTimes:
     return read_times(folder, source, network)
 
 
-def missing(cell: Cell, part: int, places: Places, keep: bool = False) -> list[str]:
-    """Policies of a cell whose part is not there or, unless `keep`, was made by other sources of it."""
+def missing(cell: Cell, part: int, places: Places, keep: Collection[str] = ()) -> list[str]:
+    """Policies of a cell whose part is not there or, but for those of `keep`, was made by other sources."""
     found = []
     for policy in cell.policies:
         file = places.file(cell, policy, part)
         if not is_written(policy) or (policy == "oracle" and not is_written("hybrid")):
             continue
-        fresh = file.exists() and (keep or _digest_in(file) == policy_digest(policy))
+        fresh = file.exists() and (policy in keep or _digest_in(file) == policy_digest(policy))
         if not fresh:
             found.append(policy)
     if "hybrid" in found and "oracle" in cell.policies and "oracle" not in found:
@@ -256,10 +261,10 @@ def policy_digest(policy: str) -> str:
 
 @lru_cache(maxsize=1)
 def common_digest() -> str:
-    """Of the core, the replay, forecasts, sources, and what they stand on."""
-    files = {*(ROOT / "scaler").glob("*.py"), ROOT / "scaler" / "capacity" / "queueing.npz"}
-    for part in ("core", "replay", "forecast", "sources"):
-        files |= {*(ROOT / "scaler" / part).glob("*.py")}
+    """Of what decides and simulates beside the policy."""
+    files = {ROOT / "scaler" / "capacity" / "queueing.npz"}
+    for name in COMMON:
+        files |= {*(ROOT / "scaler").glob(name)}
     return _digest(files)
 
 

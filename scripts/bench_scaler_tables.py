@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_scaler_cells import POLICIES, Cell, cells
+from bench_scaler_cells import LEAST_SEEDS, POLICIES, Cell, cells
 from bench_scaler_goals import ENOUGH, goals, missed, paper_cells, pooled_violations, read_measured
 from bench_scaler_plot import plot_front
 from bench_scaler_results import Found, Results, main_cells, read_results
@@ -82,7 +82,7 @@ def _mean_of(those: Sequence[Found]) -> str:
         return "-"
     cost = np.mean([one.over_bound for one in those])
     late = np.mean([one.violations_pct for one in those])
-    if len(those) > 1:
+    if len(those) > 1 or len(those[0].seeds) < LEAST_SEEDS:
         return f"{cost:.2f}x, {late:.2f} %"
     return f"{cost:.2f}x{_within(those[0].half('over_bound'))}, {late:.2f}{_within(those[0].half('each'))} %"
 
