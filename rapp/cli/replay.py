@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+_TRACE, _PLANNING, _HARDWARE = "Trace", "Planning", "Simulated hardware"
+_CHAOS, _OUTPUT = "Chaos", "Output"
+
 # numpy and the scaler load inside the function, so that `rapp --help` stays fast.
 
 
@@ -40,46 +43,99 @@ def replay(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report, tables and summary.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for report, tables and summary.", show_default=False, rich_help_panel=_OUTPUT
+        ),
     ] = None,
-    policy: Annotated[str, typer.Option(help="Which: a,b,c.")] = "hybrid",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="Of hybrid, has-gpu, fast-gshare, fast-gshare-best, whole-gpu, static, oracle: a,b."
+        ),
+    ] = "hybrid",
     plan: Annotated[
         str | None,
-        typer.Option(help="Execution times as planned with; default: the truth.", show_default=False),
+        typer.Option(
+            help="Execution times as planned with; default: the truth.",
+            show_default=False,
+            rich_help_panel=_PLANNING,
+        ),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs there are.")] = 4,
-    gpu_memory_mib: Annotated[float, typer.Option(help="Memory of each for instances, MiB.")] = 16_384.0,
-    gpu_host_cores: Annotated[float, typer.Option(help="Cores for launching on each.")] = 8.0,
-    scale: Annotated[float, typer.Option(help="How many times as many requests.")] = 1.0,
-    arrivals: Annotated[_Arrivals, typer.Option(help="How they come at a given rate.")] = _Arrivals.POISSON,
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs there are.", rich_help_panel=_HARDWARE)] = 4,
+    gpu_memory_mib: Annotated[
+        float, typer.Option(help="Memory of each for instances, MiB.", rich_help_panel=_HARDWARE)
+    ] = 16_384.0,
+    gpu_host_cores: Annotated[
+        float, typer.Option(help="Cores for launching on each.", rich_help_panel=_HARDWARE)
+    ] = 8.0,
+    scale: Annotated[
+        float, typer.Option(help="How many times as many requests.", rich_help_panel=_TRACE)
+    ] = 1.0,
+    arrivals: Annotated[
+        _Arrivals, typer.Option(help="How they come at a given rate.", rich_help_panel=_TRACE)
+    ] = _Arrivals.POISSON,
     from_s: Annotated[
         float | None,
-        typer.Option("--from", help="Begin of the part to use, s of the file.", show_default=False),
+        typer.Option(
+            "--from",
+            help="Begin of the part to use, s of the file.",
+            show_default=False,
+            rich_help_panel=_TRACE,
+        ),
     ] = None,
     to_s: Annotated[
-        float | None, typer.Option("--to", help="End of the part to use, s of the file.", show_default=False)
+        float | None,
+        typer.Option(
+            "--to", help="End of the part to use, s of the file.", show_default=False, rich_help_panel=_TRACE
+        ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="How often that part comes, one after another.")] = 1,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="How often that part comes, one after another.", rich_help_panel=_TRACE)
+    ] = 1,
     slo_multipliers: Annotated[
         str | None,
         typer.Option(
-            help="Count violations at these multiples of the base latency too: 1.5,2,3.", show_default=False
+            help="Count violations at these multiples of the base latency too: 1.5,2,3.",
+            show_default=False,
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Of arrivals, noise and crashes: 0,1,2.")] = "0",
-    forecaster: Annotated[str, typer.Option(help="last-value, kalman or seasonal.")] = "kalman",
-    season_s: Annotated[float, typer.Option(help="Length of the season of `seasonal`, s.")] = 86_400.0,
+    seeds: Annotated[
+        str, typer.Option(help="Of arrivals, noise and crashes: 0,1,2.", rich_help_panel=_TRACE)
+    ] = "0",
+    forecaster: Annotated[
+        str, typer.Option(help="last-value, kalman or seasonal.", rich_help_panel=_PLANNING)
+    ] = "kalman",
+    season_s: Annotated[
+        float, typer.Option(help="Length of the season of `seasonal`, s.", rich_help_panel=_PLANNING)
+    ] = 86_400.0,
     risk: Annotated[
-        _Risk, typer.Option(help="Plan with the mean of predicted times, or the upper end of their interval.")
+        _Risk,
+        typer.Option(
+            help="Plan with the mean of predicted times, or the upper end of their interval.",
+            rich_help_panel=_PLANNING,
+        ),
     ] = _Risk.UPPER,
-    quantile: Annotated[float, typer.Option(help="Of the rate that is planned for, in [0.5, 1).")] = 0.95,
-    tick: Annotated[float, typer.Option(help="Time between two decisions, s.")] = 1.0,
+    quantile: Annotated[
+        float, typer.Option(help="Of the rate that is planned for, in [0.5, 1).", rich_help_panel=_PLANNING)
+    ] = 0.95,
+    tick: Annotated[
+        float, typer.Option(help="Time between two decisions, s.", rich_help_panel=_PLANNING)
+    ] = 1.0,
     cold_start: Annotated[
-        float | None, typer.Option(help="Instead of cold_start_s of each function, s.", show_default=False)
+        float | None,
+        typer.Option(
+            help="Instead of cold_start_s of each function, s.", show_default=False, rich_help_panel=_PLANNING
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Measured points for the artifact planned with.", show_default=False),
+        typer.Option(
+            help="Measured points for the artifact planned with.",
+            show_default=False,
+            rich_help_panel=_PLANNING,
+        ),
     ] = None,
     prior: Annotated[
         str | None,
@@ -87,37 +143,62 @@ def replay(
             help="An artifact that tells the truth device times that launching hides, or none; default:"
             " that of --plan.",
             show_default=False,
+            rich_help_panel=_HARDWARE,
         ),
     ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option(help="Pair table: how networks on one GPU slow each other.", show_default=False),
+        typer.Option(
+            help="Pair table: how networks on one GPU slow each other.",
+            show_default=False,
+            rich_help_panel=_HARDWARE,
+        ),
     ] = None,
     beside: Annotated[
-        float, typer.Option(min=1.0, help="Slowing beside a busy row, of pairs without a measurement.")
+        float,
+        typer.Option(
+            min=1.0,
+            help="Slowing beside a busy row, of pairs without a measurement.",
+            rich_help_panel=_HARDWARE,
+        ),
     ] = 1.10,
     quota_semantics: Annotated[
-        _Quota, typer.Option(help="What quotas limit. launch_gate does not compare with gpu_time.")
+        _Quota,
+        typer.Option(
+            help="What quotas limit. launch_gate does not compare with gpu_time.", rich_help_panel=_PLANNING
+        ),
     ] = _Quota.GPU_TIME,
     crash_every: Annotated[
-        float | None, typer.Option(help="Chaos: an instance crashes every so often, s.", show_default=False)
+        float | None,
+        typer.Option(
+            help="An instance crashes every so often, s.", show_default=False, rich_help_panel=_CHAOS
+        ),
     ] = None,
     crash_at: Annotated[
-        str | None, typer.Option(help="Chaos: one crashes at these times: 60,90, s.", show_default=False)
+        str | None,
+        typer.Option(
+            help="One crashes at these times: 60,90, s.", show_default=False, rich_help_panel=_CHAOS
+        ),
     ] = None,
     lose_gpu: Annotated[
         list[str] | None,
-        typer.Option(help="Chaos: lose a GPU: T:GPU, as 300:gpu-1, s.", show_default=False),
+        typer.Option(help="Lose a GPU: T:GPU, as 300:gpu-1, s.", show_default=False, rich_help_panel=_CHAOS),
     ] = None,
     blind: Annotated[
         list[str] | None,
-        typer.Option(help="Chaos: no observations: FROM:TO, as 100:120, s.", show_default=False),
+        typer.Option(
+            help="No observations: FROM:TO, as 100:120, s.", show_default=False, rich_help_panel=_CHAOS
+        ),
     ] = None,
     model_factor: Annotated[
-        float, typer.Option(help="Chaos: planned execution times are wrong by this factor.")
+        float, typer.Option(help="Planned execution times are wrong by this factor.", rich_help_panel=_CHAOS)
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace results in --out.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for a program.", rich_help_panel=_OUTPUT)
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results in --out.", rich_help_panel=_OUTPUT)
+    ] = False,
 ) -> None:
     """Replay a request trace against autoscaling policies, request by request.
 

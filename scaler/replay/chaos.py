@@ -18,6 +18,7 @@ class Fault(StrEnum):
     CRASH = "an instance crashes"
     GPU_LOST = "a GPU is lost"
     BLIND = "observations are missing"
+    MODEL = "planned with wrong execution times"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Chaos:
         listed = [Disturbance(at_s, Fault.CRASH) for at_s in crashes]
         listed += [Disturbance(at_s, Fault.GPU_LOST, target=gpu) for at_s, gpu in self.lost_gpus]
         listed += [Disturbance(from_s, Fault.BLIND, to_s) for from_s, to_s in self.blind]
+        if self.model_factor != 1:
+            listed.append(Disturbance(0.0, Fault.MODEL, target=f"x {self.model_factor:g}"))
         return sorted((one for one in listed if one.at_s < end_s), key=lambda one: one.at_s)
 
     def is_blind(self, now_s: float) -> bool:

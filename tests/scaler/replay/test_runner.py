@@ -184,6 +184,8 @@ def test_a_plan_that_is_wrong_by_a_factor_is_corrected(setup_of):
     assert setup.plan_times["f0"].base_ms() == pytest.approx(0.7 * setup.truth_times["f0"].base_ms())
     result = replay(setup, setup.policy("has-gpu"))
     assert result.series.column("correction", "f0")[-1] > 1.1
+    (had,) = result.recoveries
+    assert (had.disturbance.at_s, had.disturbance.fault.name) == (0.0, "MODEL")
 
 
 def test_without_requests_there_is_nothing_to_tell(setup_of):
