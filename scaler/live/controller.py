@@ -10,6 +10,7 @@ goes wrong here, the answer is to change nothing, to say so, and to look again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,9 @@ from scaler.live.lease import Lease
 from scaler.live.state_file import StateFile
 from scaler.live.tick import Happening, Mode, Reporter, Tick
 from scaler.live.unmade import unmade
+
+KEEP_S = 5.0
+"""The state is kept this often, s: to have it on the disk for sure takes long where the disk is busy."""
 
 
 class Controller:
@@ -60,7 +64,7 @@ class Controller:
         self._ticks = Ticks(self._clock.now_s(), tick_s)
         self._backoff = Backoff(tick_s)
         self._state = None if state_file is None else state_file.read()
-        self._is_first = True
+        self._is_first, self._is_ours, self._kept_s = True, False, -math.inf
 
     def run(self, stop: Stopping, most_ticks: int | None = None) -> None:
         """Decide at each tick until `stop` is set; then let go of the lease and the backend.
@@ -99,7 +103,8 @@ class Controller:
             self._state = unmade(self._state, seen, decision)
         elif refused:
             self._state = unmade(self._state, seen, decision, {id_ for id_, _ in refused})
-        if mode != Mode.STANDBY:
+        self._is_ours = mode != Mode.STANDBY
+        if self._clock.now_s() - self._kept_s >= KEEP_S:
             self._keep()
         took_s = self._clock.now_s() - begin_s
         tick = Tick(self._ticks.number, seen, decision, mode, tuple(refused), took_s)
@@ -165,8 +170,10 @@ class Controller:
         self._say(what, f"{error}; next try in {wait_s:g} s")
 
     def _keep(self) -> None:
-        if self._state_file is None or self._state is None:
+        """Keep the state, unless it is the leader's file and another leads."""
+        if self._state_file is None or self._state is None or not self._is_ours:
             return
+        self._kept_s = self._clock.now_s()
         try:
             self._state_file.write(self._state)
         except RappError as error:
@@ -174,6 +181,7 @@ class Controller:
 
     def _end(self) -> None:
         try:
+            self._keep()
             if self._lease is not None and self.leads:
                 self._lease.release()
         except BackendError as error:
