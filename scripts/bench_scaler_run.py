@@ -39,8 +39,11 @@ from scaler.trace import Trace
 OF_POLICIES = ("scaler.policies", "scaler.capacity")
 COMMON = (
     "arrivals.py", "functions.py", "packing.py", "trace.py", "core/*.py", "forecast/*.py", "sources/*.py",
-    *(f"replay/{name}.py" for name in ("cluster", "compiling", "device", "events", "physics", "runner", "view")),
+    "replay/cluster.py", "replay/compiling.py", "replay/device.py", "replay/events.py", "replay/physics.py",
+    "replay/runner.py", "replay/view.py",
 )  # fmt: skip
+"""Files under scaler/ that decide or simulate beside the policies and what plans they make."""
+
 MULTIPLIERS = (1.5, 2.0, 3.0)
 LENIENCE = (1.0, 4.0)
 """Multiples of `hybrid`'s violations that the oracle plans for, since what it plans for is an upper bound."""
