@@ -21,7 +21,7 @@ from typing import Any
 from rapp.errors import ConfigError
 from rapp.runtime.ray_cluster import join, outcome_behind
 from scaler.backends.ray_names import ANSWER_TIMEOUT_S, NAMESPACE, ON_HEAD, ROUTER
-from scaler.backends.ray_queue import Tensors
+from scaler.backends.ray_network import RayNetwork, Tensors
 from scaler.backends.ray_report import Reader
 from scaler.backends.ray_router import RayFunction, Router
 from scaler.core.decision import Decision
@@ -162,8 +162,6 @@ class RayBackend:
 def _served(
     spec: FunctionSpec, objective_ms: Mapping[str, float], memory_mib: Mapping[str, float]
 ) -> RayFunction:
-    from rapp.graph import with_batch
-
     if spec.network_file is None:
         raise ConfigError(f"function {spec.name}: `network` is no ONNX file, which is what can be served")
     slo_ms = objective_ms.get(spec.name, spec.slo_ms)
@@ -171,7 +169,7 @@ def _served(
         raise ConfigError(f"function {spec.name}: a served one needs slo_ms; slo_multiplier is for replays")
     return RayFunction(
         name=spec.name,
-        network=with_batch(spec.network_file, None).SerializeToString(),
+        network=RayNetwork.read(spec.network_file),
         slo_ms=slo_ms,
         slo_quantile=spec.slo_quantile,
         max_batch=spec.max_batch,

@@ -27,16 +27,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that is there: its room, its node, and the group that holds it."""
+    """A device that is there: its room, its node, the group that holds it, and the SMs of a GPU."""
 
     room: Room
     node: str
     group: Any
+    sm_total: int = 0
 
     @property
     def is_gpu(self) -> bool:
         """Whether it is a GPU."""
         return self.room.cores is None
+
+    def place(self, sm_pct: float, cores: tuple[int, ...]) -> dict[str, Any]:
+        """What an instance must know of its place; see `Instance.open`."""
+        return {"sm_pct": sm_pct, "sm_total": self.sm_total} if self.is_gpu else {"cores": cores}
 
     def options(self, sm_pct: float) -> dict[str, Any]:
         """Options of an actor that is to be on it, with an SM partition."""
@@ -114,12 +119,12 @@ class Devices:
         group = await _group(node, {"GPU": 1})
         if group is None:
             return
-        ask: Any = ray.remote(_memory_mib)
+        ask: Any = ray.remote(_gpu)
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-        memory_mib = await ask.options(
+        memory_mib, sm_total = await ask.options(
             num_cpus=0, num_gpus=INSTANCE_GPUS, scheduling_strategy=strategy
         ).remote()
-        self.there[name] = Device(Room(GpuView(name, memory_mib, host_cores), None), node, group)
+        self.there[name] = Device(Room(GpuView(name, memory_mib, host_cores), None), node, group, sm_total)
 
 
 async def _group(node: str, bundle: dict[str, float]) -> Any:
@@ -139,18 +144,9 @@ async def _group(node: str, bundle: dict[str, float]) -> Any:
     return None
 
 
-def _memory_mib() -> float:
-    """Memory of the GPU that Ray gives to this process, MiB."""
-    import ray
+def _gpu() -> tuple[float, int]:
+    """Memory, MiB, and multiprocessors of the GPU that Ray gives to this process."""
+    from rapp.runtime.driver import Driver
 
-    from rapp.runtime.nvml import import_pynvml
-
-    (number,) = ray.get_runtime_context().get_accelerator_ids()["GPU"]
-    pynvml = import_pynvml()
-    pynvml.nvmlInit()
-    try:
-        return (
-            float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(int(number))).total) / MIB
-        )
-    finally:
-        pynvml.nvmlShutdown()
+    device = Driver().device(0)
+    return float(device.memory_mib), device.sm_count

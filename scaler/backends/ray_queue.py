@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rapp.errors import RappError
+from scaler.backends.ray_network import Tensors
 from scaler.core.observation import FunctionView
 
 LATENCIES_KEPT = 100_000
@@ -24,8 +23,6 @@ LATENCIES_KEPT = 100_000
 
 MOST_TRIES = 3
 """Instances that a request may lose before it is given up: it is the request then that ends them."""
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 class RefusedError(RappError):

@@ -25,12 +25,13 @@ class InstanceReport:
 
     Args:
         started_s: when it was ordered, which tells two of one name apart.
-        run_s: sum of the execution times of its batches, s.
+        run_s, device_s: sums of the execution times and of the device times of its batches, s.
     """
 
     view: InstanceView
     started_s: float
     run_s: float
+    device_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,14 @@ def _since(one: InstanceReport, start: InstanceReport | None) -> InstanceView:
     batches = one.view.batches - (0 if start is None else start.view.batches)
     requests = one.view.requests - (0 if start is None else start.view.requests)
     run_s = one.run_s - (0.0 if start is None else start.run_s)
-    mean_ms = 1e3 * run_s / batches if batches else None
-    # On cores, and on a GPU that is waited for, the execution time is the device time.
-    return replace(one.view, batches=batches, requests=requests, run_ms=mean_ms, device_ms=mean_ms)
+    device_s = one.device_s - (0.0 if start is None else start.device_s)
+    return replace(
+        one.view,
+        batches=batches,
+        requests=requests,
+        run_ms=1e3 * run_s / batches if batches else None,
+        device_ms=1e3 * device_s / batches if batches else None,
+    )
 
 
 def _function_since(view: FunctionView, start: FunctionView | None) -> FunctionView:

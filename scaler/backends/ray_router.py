@@ -16,7 +16,8 @@ from typing import Any
 
 from rapp.types import ResourceConfig
 from scaler.backends.ray_devices import Devices
-from scaler.backends.ray_instance import Instance, Tensors
+from scaler.backends.ray_instance import Instance
+from scaler.backends.ray_network import RayNetwork, Tensors
 from scaler.backends.ray_placement import Seat
 from scaler.backends.ray_queue import FailedError, FunctionQueue, Request
 from scaler.backends.ray_report import InstanceReport, Marks, Report
@@ -35,12 +36,12 @@ class RayFunction:
     """A function as the router needs it.
 
     Args:
-        network: an ONNX file with an open batch. slo_ms: its objective. memory_mib: of one instance.
+        network: what it runs. slo_ms: its objective. memory_mib: of one instance.
         others as in `FunctionSpec`.
     """
 
     name: str
-    network: bytes
+    network: RayNetwork
     slo_ms: float
     slo_quantile: float
     max_batch: int
@@ -59,19 +60,21 @@ class _Placed:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     at_work: list[Request] = field(default_factory=list)
     run_s: float = 0.0
+    device_s: float = 0.0
     started_s: float = field(default_factory=time.monotonic)
 
     def enter(self, phase: Phase) -> None:
         self.view = replace(self.view, phase=phase, since_s=time.monotonic())
 
-    def ran(self, requests: int, run_ms: float) -> None:
+    def ran(self, requests: int, run_ms: float, device_ms: float) -> None:
         """Count a batch."""
         view = self.view
         self.view = replace(view, batches=view.batches + 1, requests=view.requests + requests)
         self.run_s += run_ms / 1e3
+        self.device_s += device_ms / 1e3
 
     def report(self) -> InstanceReport:
-        return InstanceReport(self.view, self.started_s, self.run_s)
+        return InstanceReport(self.view, self.started_s, self.run_s, self.device_s)
 
 
 class Router:
@@ -113,6 +116,9 @@ class Router:
         """Answer a request; see `FunctionQueue.ask`."""
         if function not in self._functions:
             raise FailedError(f"there is no function {function}: {', '.join(self._functions)} are served")
+        why = self._functions[function].network.why_not(inputs)
+        if why is not None:
+            raise FailedError(f"{function}: {why}")
         return await self._queues[function].ask(inputs, timeout_ms / 1e3)
 
     async def process_of(self, instance: str) -> int:
@@ -226,10 +232,14 @@ class Router:
         """Load its network, give it batches until it drains, and let it go."""
         import ray
 
-        queue = self._queues[placed.view.function]
+        view = placed.view
+        queue, device = self._queues[view.function], self._devices.there.get(view.gpu)
+        if device is None:
+            self._lose(placed)
+            return
+        place = device.place(view.config.sm_pct, placed.seat.cores)
         try:
-            network = self._networks[placed.view.function]
-            await placed.actor.open.remote(network, placed.seat.cores, placed.view.config.batch)
+            await placed.actor.open.remote(self._networks[view.function], place, view.config.batch)
         except ray.exceptions.RayError:  # it does not load, or it was lost meanwhile
             self._lose(placed)
             return
@@ -245,7 +255,7 @@ class Router:
                 return
             placed.at_work = []
             queue.answered(batch, outcome.answers)
-            placed.ran(len(batch), outcome.run_ms)
+            placed.ran(len(batch), outcome.run_ms, outcome.device_ms)
         self._remove(placed)
 
     async def _watch(self, placed: _Placed) -> None:
