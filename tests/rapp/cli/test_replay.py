@@ -139,12 +139,41 @@ def test_a_bad_trace_is_one_clear_line(replay, tmp_path, content, message):
     assert message in replay("--trace", file, "--policy", "has-gpu").line()
 
 
+def measured(file: Path, kind: str) -> Path:
+    """A profile table of a network `net`: 8 ms x batch / SM share, twice that at quota 50 %."""
+    from rapp.profiles import ProfileTable
+
+    rows = [
+        {
+            "network": "net", "device": "closed", "runtime": "closed", "precision": "fp32", "batch": batch,
+            "sm_pct": sm_pct, "quota_pct": quota_pct, "quota_kind": kind, "idle_ms": 0.0, "window_ms": 40.0,
+            "status": "ok", "derived": False, "campaign_id": "closed", "anchor": False,
+            "latency_ms": 8.0 * batch * 100 / sm_pct * 100 / quota_pct,
+        }
+        for batch in (1, 2, 4, 8)
+        for sm_pct in (25, 50, 100)
+        for quota_pct in (50, 100)
+    ]  # fmt: skip
+    ProfileTable.from_rows(rows, str(file)).write(file)
+    return file
+
+
 def test_an_unknown_key_and_a_function_without_a_latency_source_are_one_clear_line(replay, tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("version: 1\nfunctions:\n  - {name: f, network: net, slo_ms: 60, max_bacth: 4}\n")
     assert "unknown key 'max_bacth' (near: max_batch" in replay("--functions", file).line()
-    table = Path(__file__).parent / "data" / "none.parquet"
-    assert "none.parquet" in replay("--truth", table).line()
+    file.write_text("version: 1\nfunctions:\n  - {name: f, network: nett, slo_ms: 60}\n")
+    table = measured(tmp_path / "table.parquet", "gpu_time")
+    said = replay("--functions", file, "--truth", table, "--plan", "constant:8").line()
+    assert "has no measured row of 'nett' (near: net)" in said
+
+
+def test_a_table_whose_quota_gates_launches_needs_to_be_asked_for(replay, tmp_path):
+    table = measured(tmp_path / "gated.parquet", "launch_gate")
+    plain = replay("--truth", table, "--policy", "whole-gpu").printed()
+    assert "launch_gate" not in plain
+    gated = replay("--truth", table, "--policy", "whole-gpu", "--quota-semantics", "launch_gate").printed()
+    assert "quotas gate launches: costs do not compare with those under gpu_time" in gated
 
 
 def test_an_interrupted_run_leaves_nothing(replay, tmp_path, monkeypatch):
