@@ -19,6 +19,7 @@ from rapp.cli import (
     evaluate,
     forecast,
     graph,
+    live,
     load,
     predict,
     profile,
@@ -78,6 +79,7 @@ app.add_typer(forecast.app, name="forecast")
 app.command("serve")(serve.serve)
 app.command("replay")(replay.replay)
 app.command("load")(load.load)
+app.command("live")(live.live)
 app.command("autoscale")(autoscale.autoscale)
 app.command("doctor")(doctor.doctor)
 

@@ -64,6 +64,7 @@ class Controller:
         self._ticks = Ticks(self._clock.now_s(), tick_s)
         self._backoff = Backoff(tick_s)
         self._state = None if state_file is None else state_file.read()
+        self._unseen: set[str] = set()
         self._is_first, self._is_ours, self._kept_s = True, False, -math.inf
 
     def run(self, stop: Stopping, most_ticks: int | None = None) -> None:
@@ -117,6 +118,10 @@ class Controller:
         except BackendError as error:
             self._failed(Happening.BLIND, error)
             return None
+        unseen = set(self.core.served) - set(seen.functions)
+        if unseen != self._unseen:
+            self._unseen = unseen
+            self._say(Happening.UNSEEN, f"{', '.join(sorted(unseen)) or 'none'}: they are left as they are")
         first, self._is_first = self._is_first, False
         if first and (seen.instances or any(view.arrivals for view in seen.functions.values())):
             # What came before belongs to no tick: taken for a tick's, it would be far too much or too little.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rapp.errors import ConfigError, MissingExtraError
@@ -32,6 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._shown: dict[Gauge, set[tuple[str, ...]]] = {}
         kept: dict[str, Any] = {"namespace": "rapp", "subsystem": "autoscale", "registry": self.registry}
         self._ticks = Count("ticks", "Decisions by what became of them", ["mode"], **kept)
         self._changes = Count("changes", "Changes decided", ["function", "kind", "reason", "mode"], **kept)
@@ -39,7 +40,7 @@ class Metrics:
         self._dropped = Count("dropped_changes", "Changes of the policy that cannot be made", **kept)
         self._happenings = Count("happenings", "What happened besides decisions", ["what"], **kept)
         self._leads = Gauge("leads", "Whether this controller may make changes", **kept)
-        self._seen = Gauge("last_observation_seconds", "Time of the last observation, of the backend", **kept)
+        self._seen = Gauge("last_observation_timestamp_seconds", "Unix time of the last observation", **kept)
         self._took = Histogram(
             "tick_seconds", "From the observation's begin to the end of a tick",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), **kept,
@@ -80,21 +81,28 @@ class Metrics:
         self._refused.inc(len(tick.refused))
         self._dropped.inc(len(decision.dropped))
         self._took.observe(tick.took_s)
-        self._seen.set(seen.now_s)
+        self._seen.set_to_current_time()
         self._gpus.set(len(seen.gpus))
-        self._instances.clear()
-        for (function, phase), count in Counter((one.function, one.phase) for one in seen.instances).items():
-            self._instances.labels(function, phase.value).set(count)
-        self._share.clear()
-        for one in (one for one in seen.instances if one.phase != Phase.LOST):
-            self._share.labels(one.function).inc(one.config.gpu_share)
+        phases: dict[tuple[str, ...], float] = {}
+        shares: dict[tuple[str, ...], float] = {}
+        for one in seen.instances:
+            at, of = (one.function, one.phase.value), (one.function,)
+            phases[at] = phases.get(at, 0.0) + 1.0
+            shares[of] = shares.get(of, 0.0) + (0.0 if one.phase == Phase.LOST else one.config.gpu_share)
+        self._show(self._instances, phases)
+        self._show(self._share, shares)
         for name, gauge in self._outlook.items():
+            values = {(function,): getattr(outlook, name) for function, outlook in decision.outlook.items()}
             # What is not known is absent, not 0.
-            gauge.clear()
-            for function, outlook in decision.outlook.items():
-                value = getattr(outlook, name)
-                if value is not None:
-                    gauge.labels(function).set(value)
+            self._show(gauge, {labels: value for labels, value in values.items() if value is not None})
+
+    def _show(self, gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+        """Have a gauge show these values by label, and no others; at no moment it lacks one of them."""
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        for labels in self._shown.get(gauge, set()) - values.keys():
+            gauge.remove(*labels)
+        self._shown[gauge] = set(values)
 
     def on_happening(self, what: Happening, detail: str, number: int = 1) -> None:
         """As `Reporter.on_happening`."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from scaler.core.codec import decision_to_json
 from scaler.errors import BackendError
 from scaler.live.lease import holder_name
-from scaler.live.tick import Happening, Tick
+from scaler.live.tick import Happening, Mode, Tick
 
 EVERY_S = 5.0
 """A decision that changes nothing is left this often: for its forecasts, and so that older changes stay."""
@@ -59,6 +59,9 @@ class Recorder:
     def on_tick(self, tick: Tick) -> None:
         """As `Reporter.on_tick`."""
         now_s = tick.seen.now_s
+        if tick.mode == Mode.STANDBY:
+            # The one that leads says what is done.
+            return
         if not tick.decision.actions and now_s - self._last_s < self._every_s:
             return
         self._last_s = now_s

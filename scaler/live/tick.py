@@ -36,6 +36,7 @@ class Happening(StrEnum):
     NO_LEASE = "the lease cannot be asked for"
     SKIPPED = "ticks were skipped"
     BLIND = "nothing could be observed"
+    UNSEEN = "functions that are not observed"
     NOT_APPLIED = "changes could not be made"
     STATE_DROPPED = "the state was dropped"
     STATE_NOT_KEPT = "the state could not be kept"

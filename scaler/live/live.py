@@ -1,0 +1,203 @@
+"""`run_live`: a real server under a real trace, by several policies, beside what the replay foretells.
+
+    setup = LiveSetup.measured(functions, "profiles.parquet", folder)   # one start: how long does it take
+    report = run_live(setup, trace, ("hybrid", "static"), seed=0)
+
+The replay is made of what was measured before the trial: the profile table and the cold start. It knows
+nothing of gateway, load generator and other processes of the machine, which need the same cores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rapp.errors import RappError
+from rapp.fileio import atomic_path
+from scaler.core.observation import GpuView
+from scaler.core.settings import Settings
+from scaler.functions import FunctionSpec
+from scaler.live.foretelling import foretold
+from scaler.live.load import LoadProgress
+from scaler.live.swing import swing
+from scaler.live.trial import Outcome, Trial, run_trial
+from scaler.live.trial_control import Controlled
+from scaler.live.trial_server import serving
+from scaler.sources.opening import open_source
+from scaler.trace import ArrivalProcess, Trace
+
+COST_WITHIN_PCT, VIOLATIONS_WITHIN = 15.0, 3.0
+"""How near a replay's cost, %, and violations, percentage points, are wanted to be."""
+
+LEAST_RESIZES, LEAST_STARTS = 10, 2
+"""Changes that a trace has to force, or the comparison says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSetup:
+    """What is tried.
+
+    Args:
+        functions: with the cold start that was measured and the objective in ms.
+        functions_file: the same for the server. plan: the profile table. device: what the server runs on.
+        slo_ms: objectives, by function.
+        unit_rps: by function, what one instance in the least partition serves without a break, requests a
+            second.
+        folder: of the results.
+    """
+
+    functions: tuple[FunctionSpec, ...]
+    functions_file: Path
+    plan: str
+    device: GpuView
+    slo_ms: Mapping[str, float]
+    unit_rps: Mapping[str, float]
+    folder: Path
+
+    @staticmethod
+    def measured(functions: Sequence[FunctionSpec], plan: str, folder: Path) -> LiveSetup:
+        """Start the server once, to see how long instances take to start, and on what they run.
+
+        Raises:
+            RappError: the server does not start, or the plan does not know a network.
+        """
+        source = open_source(plan)
+        times = {spec.name: source.times(spec) for spec in functions}
+        slo_ms = {spec.name: spec.objective_ms(times[spec.name].base_ms()) for spec in functions}
+        file = folder / "functions.yaml"
+        _write_functions(file, functions, slo_ms, {})
+        with serving(file, folder) as server:
+            cold_start_s = {name: math.ceil(10 * took) / 10 for name, took in server.wait_ready().items()}
+            backend = server.backend()
+            (device,) = backend.observe().gpus
+            backend.close()
+        known = tuple(
+            spec.model_copy(
+                update={
+                    "slo_ms": slo_ms[spec.name],
+                    "slo_multiplier": None,
+                    "cold_start_s": cold_start_s.get(spec.name, spec.cold_start_s),
+                }
+            )
+            for spec in functions
+        )
+        _write_functions(file, known, slo_ms, cold_start_s)
+        unit_rps = {name: 1e3 / float(one.latency_ms(one.sm_pct[0], 100.0, 1)) for name, one in times.items()}
+        return LiveSetup(known, file, plan, device, slo_ms, unit_rps, folder)
+
+    def swing(self) -> Trace:
+        """The trace that makes an autoscaler move on this machine."""
+        return swing(self.unit_rps)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One policy, live and foretold."""
+
+    policy: str
+    live: Trial
+    foretold: Outcome
+
+    @property
+    def cost_off_pct(self) -> float:
+        """How far the replay's cost is from the real one, % of the real one."""
+        return 100.0 * (self.foretold.gpu_seconds / self.live.outcome.gpu_seconds - 1.0)
+
+    @property
+    def violations_off(self) -> float:
+        """How far the replay's violations are from the real ones, percentage points."""
+        return 100.0 * (self.foretold.violation_share - self.live.outcome.violation_share)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; NaN as null."""
+        made = {
+            "policy": self.policy,
+            "live": asdict(self.live.outcome),
+            "foretold": asdict(self.foretold),
+            "cost_off_pct": self.cost_off_pct,
+            "violations_off_points": self.violations_off,
+            "gateway_cores": self.live.gateway_cores,
+            "generator_cores": self.live.generator_cores,
+            "late_ticks": self.live.late_ticks,
+            "requests": self.live.report.total.requests,
+            "errors": dict(self.live.report.total.errors),
+            "refused": self.live.report.total.refused,
+        }
+        return {name: _plain(value) for name, value in made.items()}
+
+
+def run_live(
+    setup: LiveSetup,
+    trace: Trace,
+    policies: Sequence[str],
+    *,
+    seed: int = 0,
+    settings: Settings | None = None,
+    forecaster: str = "kalman",
+    on_policy: Callable[[str], None] = lambda policy: None,
+    on_progress: Callable[[LoadProgress], None] | None = None,
+) -> list[Compared]:
+    """Try each policy in turn, and replay the same; `live.json` in the folder has the result.
+
+    Args:
+        trace: of the functions. policies: names. seed: of arrivals and noise.
+        on_policy: called before each. on_progress: called each second of its load.
+
+    Raises:
+        RappError: as `run_trial` and `foretold`; the load was interrupted.
+    """
+    names = [spec.name for spec in setup.functions]
+    arrivals = trace.arrivals(names, ArrivalProcess.POISSON, seed)
+    # Two policies know the demand beforehand, as the replay tells them.
+    demand = {name: _steps(trace, name, names) for name in names}
+    found = []
+    for policy in policies:
+        on_policy(policy)
+        given = Controlled(setup.functions, setup.plan, policy, forecaster, settings or Settings(), demand)
+        trial = run_trial(
+            given, setup.functions_file, arrivals, trace.duration_s, setup.slo_ms, setup.folder, on_progress
+        )
+        if trial.report.interrupted:
+            raise RappError(f"{policy}: interrupted; what came before is not reported")
+        replayed = foretold(given, arrivals, trace.duration_s, setup.device, seed)
+        found.append(Compared(policy, trial, replayed))
+        trial.report.records.write_csv(setup.folder / f"requests-{policy}.csv")
+    with atomic_path(setup.folder / "live.json") as temporary:
+        temporary.write_text(json.dumps([one.to_json() for one in found], indent=2) + "\n", "utf-8")
+    return found
+
+
+def _steps(trace: Trace, name: str, names: Sequence[str]) -> Any:
+    """The rate that comes, in steps of 1 s."""
+    import numpy as np
+
+    from scaler.arrivals import RateSteps
+
+    rps = trace.rates(names)[name]
+    return RateSteps(np.append(np.arange(len(rps), dtype=np.float64), trace.duration_s), rps)
+
+
+def _write_functions(
+    file: Path, functions: Sequence[FunctionSpec], slo_ms: Mapping[str, float], cold_s: Mapping[str, float]
+) -> None:
+    listed = []
+    for spec in functions:
+        one = spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        one.pop("slo_multiplier", None)
+        one |= {"network": str(Path(spec.network).resolve()), "slo_ms": slo_ms[spec.name]}
+        if spec.name in cold_s:
+            one["cold_start_s"] = cold_s[spec.name]
+        listed.append(one)
+    with atomic_path(file) as temporary:
+        # YAML reads JSON.
+        temporary.write_text(json.dumps({"version": 1, "functions": listed}, indent=2) + "\n", "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
