@@ -31,11 +31,12 @@ class NodeGpu:
 
     Args:
         view: as the core sees it; its id is the UUID if that is known, else `<node>:<index>`.
-        node: name of its node. uuid: None: not known.
+        node: name of its node. index: which of that node's. uuid: None: not known.
     """
 
     view: GpuView
     node: str
+    index: int
     uuid: str | None
 
 
@@ -66,7 +67,7 @@ def gpus_of(nodes: list[Json], warned: set[str]) -> dict[str, NodeGpu]:
         cores = _cores(str(node.get("status", {}).get("allocatable", {}).get("cpu", "0"))) / len(found)
         for number, (uuid, memory_mib) in enumerate(found):
             view = GpuView(uuid or f"{name}:{number}", memory_mib, cores)
-            there[view.id] = NodeGpu(view, name, uuid)
+            there[view.id] = NodeGpu(view, name, number, uuid)
     return there
 
 

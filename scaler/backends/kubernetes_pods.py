@@ -13,6 +13,10 @@ SM partition and memory go to whoever enforces them, under the names that they k
     nvidia.com/gpumem (MiB), nvidia.com/gpucores (%), nvidia.com/use-gpuuuid
                       HAMi (project-hami.io, docs/userguide/nvidia-device)
 
+Which GPU of a node it is, NVIDIA's container runtime is told by NVIDIA_VISIBLE_DEVICES (UUID or index). A
+template that asks for `nvidia.com/gpu` leaves that to the device plugin instead: HAMi's keeps to the UUID,
+others choose by themselves, which is right only on nodes with one GPU.
+
 HAMi's two resources are filled in where the template has them. They are fixed for the life of a pod, and a
 quota is not: so gpucores is the SM partition, the most that an instance of it may ever use. The quota itself
 is kept by the worker in the pod, which reads it from the annotation.
@@ -148,9 +152,8 @@ def _fill(container: Json, start: Start, gpu: NodeGpu, memory_mib: float) -> Non
         "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": f"{config.sm_pct:g}",
         "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT": f"0={round(memory_mib)}M",
     }
-    if gpu.uuid is not None and "nvidia.com/gpu" not in limits:
-        # Without a device plugin that hands out the GPU, NVIDIA's container runtime is told which.
-        environment["NVIDIA_VISIBLE_DEVICES"] = gpu.uuid
+    if "nvidia.com/gpu" not in limits:
+        environment["NVIDIA_VISIBLE_DEVICES"] = gpu.uuid or str(gpu.index)
     given = [one for one in container.get("env") or () if one["name"] not in environment]
     container["env"] = given + [{"name": name, "value": value} for name, value in environment.items()]
 

@@ -28,7 +28,7 @@ from scaler.core.observation import GpuView, Phase
 from scaler.policies.base import new_id
 
 UUID = "GPU-03f69c50-207a-2038-9b45-23cac89cb67d"
-GPU = NodeGpu(GpuView(UUID, 16_384.0, 8.0), "node-a", UUID)
+GPU = NodeGpu(GpuView(UUID, 16_384.0, 8.0), "node-a", 1, UUID)
 PLAIN: dict[str, Any] = {"spec": {"containers": [{"name": "worker", "image": "worker:1"}]}}
 MANIFESTS = Path(__file__).parents[3] / "scripts" / "kubernetes"
 
@@ -140,9 +140,12 @@ def test_a_pod_that_says_nonsense_is_no_instance(key: str, value: str | None) ->
 
 def test_gpus_as_feature_discovery_labels_them() -> None:
     there = gpus_of([node("b", 1), node("a", 2)], set())
-    assert [(gpu.view.id, gpu.node, gpu.uuid) for gpu in there.values()] == [
-        ("a:0", "a", None), ("a:1", "a", None), ("b:0", "b", None),
+    assert [(gpu.view.id, gpu.node, gpu.index, gpu.uuid) for gpu in there.values()] == [
+        ("a:0", "a", 0, None), ("a:1", "a", 1, None), ("b:0", "b", 0, None),
     ]  # fmt: skip
+    start = Start("f-1", "f", "a:1", 0, ResourceConfig(40.0, 60.0, 2), Reason.POLICY)
+    pod = pod_of(start, "rapp", there["a:1"], PLAIN, 1500.0)
+    assert environment(pod)["NVIDIA_VISIBLE_DEVICES"] == "1"
     assert there["a:0"].view == GpuView("a:0", 16_384.0, 7.96)
 
 
@@ -156,7 +159,7 @@ def test_gpus_as_hami_registers_them() -> None:
     one["status"]["allocatable"] |= {"cpu": "8", "nvidia.com/gpu": "20"}
     one["metadata"]["annotations"] = {"hami.io/node-nvidia-register": json.dumps(devices)}
     there = gpus_of([one], set())
-    assert there == {UUID: NodeGpu(GpuView(UUID, 32_768.0, 8.0), "a", UUID)}
+    assert there == {UUID: NodeGpu(GpuView(UUID, 32_768.0, 8.0), "a", 0, UUID)}
 
 
 def test_a_node_that_does_not_say_enough_is_left_out_and_that_is_said_once(

@@ -21,11 +21,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from live_parts import After, Moved, Told, core_of, simulated
+from live_parts import After, Moved, Told, cluster, core_of, simulated
 
 from rapp.errors import ConfigError, RappError
 from rapp.types import ResourceConfig
 from scaler.backends.opening import Where, default_lease_file, open_lease
+from scaler.backends.simulated import Simulated
 from scaler.core.decision import Decision, FunctionOutlook, Reason, Resize, Start
 from scaler.core.observation import FunctionView, GpuView, InstanceView, Observation, Phase
 from scaler.errors import BackendError
@@ -139,6 +140,8 @@ def test_what_changes_is_recorded_at_once_and_the_rest_now_and_then(
         recorder.on_tick(one if second in (7, 8) else replace(one, decision=Decision()))
     assert [one["now_s"] for one in page.kept] == [0, 5, 7, 8, 13, 18]
     assert page.kept[2]["decision"]["actions"][0]["reason"] == "demand rises"
+    recorder.on_tick(tick(100.0, Mode.STANDBY))
+    assert len(page.kept) == 6, "the one that leads says what is done"
     page.breaks = True
     with caplog.at_level(logging.WARNING):
         recorder.on_tick(tick())
@@ -190,6 +193,18 @@ def test_a_stopped_controller_lets_go_of_lease_and_backend() -> None:
     assert told.happened(Happening.NO_LEASE) == ["it is not released, and expires: nobody answers"]
     with pytest.raises(BackendError, match="closed"):
         backend.observe()
+
+
+def test_a_function_that_is_not_observed_is_named_once() -> None:
+    clock, told = Moved(), Told()
+
+    class Partly(Simulated):
+        def observe(self) -> Observation:
+            seen = super().observe()
+            return replace(seen, functions={}) if 3 <= clock.s < 6 else seen
+
+    Controller(core_of(), Partly(cluster(), clock.now_s), reporters=[told], clock=clock).run(After(9))
+    assert [one.split(":")[0] for one in told.happened(Happening.UNSEEN)] == ["f", "none"]
 
 
 def test_a_bug_keeps_its_traceback_and_the_lease_is_let_go_of() -> None:
