@@ -86,10 +86,10 @@ class CudaDevice:
 
     def __init__(self, which: str) -> None:
         from rapp.runtime.claim import GpuClaim
-        from rapp.runtime.driver import Driver
         from rapp.runtime.mps import MpsDaemon
         from rapp.runtime.nvml import Nvml
         from rapp.runtime.partition import check_gpu, why_no_partitions
+        from rapp.runtime.probe import probe
 
         nvml = Nvml()
         try:
@@ -101,12 +101,13 @@ class CudaDevice:
         self._resources = ExitStack()
         try:
             claim = self._resources.enter_context(GpuClaim(info.uuid))
+            # The whole GPU, asked by another process: this one never uses CUDA.
+            whole = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_MPS_")}
+            self._sm_total = probe({**whole, "CUDA_VISIBLE_DEVICES": info.uuid}).device.sm_count
             self._daemon = None if self._whole else self._resources.enter_context(MpsDaemon(claim))
         except BaseException:
             self._resources.close()
             raise
-        # Of the machine, for the partition is fixed by then; counting makes no context.
-        self._sm_total = Driver().device(info.index).sm_count
         self._uuid = info.uuid
         self.view = GpuView(f"cuda:{info.index}", float(info.memory_mib), float(len(usable_cores())))
 

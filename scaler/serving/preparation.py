@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rapp.errors import RappError
 from scaler.functions import FunctionSpec
+from scaler.serving.child import child_environment
 from scaler.serving.network import ServedNetwork
 
 
@@ -55,7 +56,7 @@ async def _prepare(spec: FunctionSpec, folder: Path) -> ServedNetwork:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "scaler.serving.prepare", str(source), str(folder), str(spec.max_batch),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=child_environment(),
     )  # fmt: skip
     try:
         output, errors = await process.communicate()

@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from scaler.serving.child import child_environment
+
 PACKET_BYTES = 1 << 16
 _REAP_S = 0.01
 
@@ -49,7 +51,7 @@ class WorkerProcess:
         with theirs:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment},
+                env=child_environment(environment),
                 pass_fds=[theirs.fileno(), start["arena"]],
                 stdin=subprocess.DEVNULL,
                 # A group of its own: Ctrl-C is for the gateway.
