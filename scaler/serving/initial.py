@@ -38,27 +38,29 @@ def initial_decision(
     placed: list[Start] = []
     there: list[Occupant] = []
 
-    def place(spec: FunctionSpec, config: ResourceConfig, count: int) -> None:
-        for number in range(count):
-            row = _row(spec, config, memory_mib[spec.name], there, device)
-            there.append(Occupant(row, config, memory_mib[spec.name]))
+    def place(spec: FunctionSpec, config: ResourceConfig, rows: Sequence[int] | None) -> None:
+        for number in range(counts[spec.name]):
+            new = _placed(spec, config, memory_mib[spec.name], rows, there, device)
+            there.append(new)
             name = f"{spec.name}-{number}"
-            placed.append(Start(name, spec.name, device.view.id, row, config, Reason.MINIMUM))
+            placed.append(Start(name, spec.name, device.view.id, new.row, config, Reason.MINIMUM))
 
     for spec in explicit:
         assert spec.initial is not None
-        place(spec, spec.initial.config, counts[spec.name])
+        place(spec, spec.initial.config, None)
     if implicit:
-        left_pct = 100 - sum({one.row: one.config.sm_pct for one in there}.values())
-        for spec, config in zip(implicit, _shares(implicit, left_pct, whole_units), strict=True):
-            place(spec, config, counts[spec.name])
+        taken = {one.row: one.config.sm_pct for one in there}
+        shares = _shares(implicit, 100 - sum(taken.values()), whole_units)
+        first = max(taken, default=-1) + 1
+        for spec, (row, config) in zip(implicit, shares, strict=True):
+            place(spec, config, [first + row])
     return Decision(tuple(placed))
 
 
 def _shares(
     functions: Sequence[FunctionSpec], left_pct: float, whole_units: int | None
-) -> list[ResourceConfig]:
-    """A configuration for each function that names none."""
+) -> list[tuple[int, ResourceConfig]]:
+    """A row, counted from 0, and a configuration for each function that names none."""
     units = whole_units or 100
     left = math.floor(left_pct / 100 * units + 1e-6)
     if left < 1:
@@ -72,23 +74,26 @@ def _shares(
         quota_pct = math.floor(100 / sharing / spec.min_instances * 100) / 100
         # More in a batch makes a GPU faster, and a core only later.
         batch = 1 if whole_units else spec.max_batch
-        configs.append(ResourceConfig(100 * each / units, quota_pct, batch))
+        configs.append((place % rows, ResourceConfig(100 * each / units, quota_pct, batch)))
     return configs
 
 
-def _row(
+def _placed(
     spec: FunctionSpec,
     config: ResourceConfig,
     memory_mib: float,
+    rows: Sequence[int] | None,
     there: Sequence[Occupant],
     device: ServingDevice,
-) -> int:
-    """The first row with room."""
+) -> Occupant:
+    """An instance in the first of these rows that has room; None: of those that there are, and a new one."""
+    if rows is None:
+        rows = range(max((one.row for one in there), default=-1) + 2)
     why = device.why_not(config.sm_pct)
-    rows = range(max((one.row for one in there), default=-1) + 2)
     if why is None:
         for row in rows:
-            why = why_no_room(device.view, there, Occupant(row, config, memory_mib), spec.max_batch)
+            new = Occupant(row, config, memory_mib)
+            why = why_no_room(device.view, there, new, spec.max_batch)
             if why is None:
-                return row
+                return new
     raise ConfigError(f"function {spec.name}: its first instances do not fit: {why}")
