@@ -62,8 +62,8 @@ class Row:
         return row
 
 
-class _Sums(NamedTuple):
-    """What is taken on a GPU."""
+class Taken(NamedTuple):
+    """What is taken on a GPU: %, MiB, cores, and the sum of SM share x quota."""
 
     sm_pct: float
     memory_mib: float
@@ -83,27 +83,27 @@ class Gpu:
     memory_mib: float
     host_cores: float
     rows: dict[int, Row] = field(default_factory=dict)
-    _sums: _Sums | None = field(default=None, init=False, repr=False, compare=False)
+    _sums: Taken | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def free_sm_pct(self) -> float:
         """SM share outside all rows, %; negative: overcommitted."""
-        return 100.0 - self._taken().sm_pct
+        return 100.0 - self.taken().sm_pct
 
     @property
     def free_memory_mib(self) -> float:
         """Memory that no instance is counted for, MiB; negative: overcommitted."""
-        return self.memory_mib - self._taken().memory_mib
+        return self.memory_mib - self.taken().memory_mib
 
     @property
     def free_host_cores(self) -> float:
         """Host cores that no instance is counted for; negative: overcommitted."""
-        return self.host_cores - self._taken().host_cores
+        return self.host_cores - self.taken().host_cores
 
     @property
     def gpu_share(self) -> float:
         """GPUs set aside on it, in [0, 1]: sum over instances of SM share x quota."""
-        return self._taken().gpu_share
+        return self.taken().gpu_share
 
     def put(self, instance: str, row: int, need: Need) -> None:
         """Put an instance into a row, whether it fits or not; a row that is new takes its SM partition."""
@@ -127,10 +127,11 @@ class Gpu:
         gpu._sums = self._sums
         return gpu
 
-    def _taken(self) -> _Sums:
+    def taken(self) -> Taken:
+        """The sums of what is on it."""
         if self._sums is None:
             needs = [need for row in self.rows.values() for need in row.needs.values()]
-            self._sums = _Sums(
+            self._sums = Taken(
                 sum(row.sm_pct for row in self.rows.values()),
                 sum(need.memory_mib for need in needs),
                 sum(need.host_cores for need in needs),
@@ -185,15 +186,17 @@ class Pool:
         for gpu in self.gpus.values():
             if avoid is not None and gpu.id in avoid:
                 continue
-            if need.memory_mib > gpu.free_memory_mib + TOLERANCE:
+            taken = gpu.taken()
+            if need.memory_mib > gpu.memory_mib - taken.memory_mib + TOLERANCE:
                 continue
-            if need.host_cores > gpu.free_host_cores + TOLERANCE:
+            if need.host_cores > gpu.host_cores - taken.host_cores + TOLERANCE:
                 continue
             for index, row in gpu.rows.items():
-                spare = row.free_quota_pct - need.quota_pct
-                if abs(row.sm_pct - need.sm_pct) <= TOLERANCE and spare >= -TOLERANCE:
-                    best = _less(best, ((0.0, spare), gpu.id, index))
-            spare = gpu.free_sm_pct - need.sm_pct
+                if abs(row.sm_pct - need.sm_pct) <= TOLERANCE:
+                    spare = row.free_quota_pct - need.quota_pct
+                    if spare >= -TOLERANCE:
+                        best = _less(best, ((0.0, spare), gpu.id, index))
+            spare = 100.0 - taken.sm_pct - need.sm_pct
             if spare >= -TOLERANCE:
                 best = _less(best, ((1.0, spare), gpu.id, gpu.free_row()))
         return None if best is None else (best[1], best[2])

@@ -7,7 +7,7 @@ the sum of SM share x quota of what is on it, `Gpu.gpu_share`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from rapp.types import ResourceConfig
 from scaler.core.decision import Reason
@@ -44,25 +44,19 @@ def row_sm_pct(network: str, missing_rps: float) -> float:
     return FALLBACK_SM_PCT
 
 
-def rows_of(gpu: Gpu, free_row_sm_pct: float) -> Iterator[tuple[int, float, float]]:
+def rows_of(gpu: Gpu, free_row_sm_pct: float) -> list[tuple[int, float, float]]:
     """Rows with quota to give: (index, SM partition, %, free quota, %), the free row with the SM given.
 
     The SM partitions of both rows have to fit side by side.
     """
-    rows = [(index, row.sm_pct, row.free_quota_pct) for index, row in gpu.rows.items()]
-    if len(rows) < ROWS and free_row_sm_pct <= gpu.free_sm_pct + TOLERANCE:
+    rows = []
+    for index, row in gpu.rows.items():
+        free_pct = row.free_quota_pct
+        if free_pct > TOLERANCE:
+            rows.append((index, row.sm_pct, free_pct))
+    if len(gpu.rows) < ROWS and free_row_sm_pct <= gpu.free_sm_pct + TOLERANCE:
         rows.append((gpu.free_row(), free_row_sm_pct, 100.0))
-    return (row for row in sorted(rows) if row[2] > TOLERANCE)
-
-
-def used(pool: Pool, below: float) -> list[Gpu]:
-    """GPUs with something on them and an occupancy below that, the least occupied first."""
-    return [gpu for gpu in by_occupancy(pool) if gpu.rows and gpu.gpu_share < below]
-
-
-def unused(pool: Pool) -> list[Gpu]:
-    """GPUs with nothing on them."""
-    return [gpu for gpu in by_occupancy(pool) if not gpu.rows]
+    return sorted(rows)
 
 
 def by_occupancy(pool: Pool) -> list[Gpu]:
@@ -70,13 +64,23 @@ def by_occupancy(pool: Pool) -> list[Gpu]:
     return sorted(pool.gpus.values(), key=lambda gpu: (gpu.gpu_share, gpu.id))
 
 
+def used(gpus: Iterable[Gpu], below: float) -> list[Gpu]:
+    """Those with something on them and an occupancy below that."""
+    return [gpu for gpu in gpus if gpu.rows and gpu.gpu_share < below]
+
+
+def unused(gpus: Iterable[Gpu]) -> list[Gpu]:
+    """Those with nothing on them."""
+    return [gpu for gpu in gpus if not gpu.rows]
+
+
 def start_first(changes: Changes, config: ResourceConfig, reason: Reason) -> bool:
     """Start the first instance of a function; False: there is no room.
 
-    A used GPU below half occupancy, else an unused one, else any.
+    A used GPU below half occupancy, else an unused one, else any; the least occupied first.
     """
-    pool = changes.pool
-    order = [*used(pool, FIRST_BELOW), *unused(pool), *by_occupancy(pool)]
+    gpus = by_occupancy(changes.pool)
+    order = [*used(gpus, FIRST_BELOW), *unused(gpus), *gpus]
     return any(start_on(changes, gpu, config, reason) for gpu in order)
 
 

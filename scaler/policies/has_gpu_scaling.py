@@ -8,6 +8,7 @@ from __future__ import annotations
 from rapp.types import ResourceConfig
 from scaler.core.decision import Reason
 from scaler.core.needs import latency_ms
+from scaler.packing import Gpu
 from scaler.policies import has_gpu_rows as rows
 from scaler.policies.base import Case
 from scaler.policies.changes import Changes
@@ -88,14 +89,19 @@ def _scale_vertically(changes: Changes, missing_rps: float) -> float:
 
 def _scale_out(changes: Changes, missing_rps: float) -> None:
     """Start instances: on used GPUs, on an unused one, and as the last resort a small one anywhere."""
-    pool = changes.pool
+    pool, network = changes.pool, changes.case.spec.network_name
     while missing_rps > 0:
         before_rps = missing_rps
-        for gpu in rows.used(pool, rows.MORE_BELOW):
-            missing_rps -= _start_largest(changes, gpu.id, missing_rps)
-            if missing_rps <= 0:
-                return
-        fresh = rows.unused(pool)
+        free_row_sm_pct = rows.row_sm_pct(network, missing_rps)
+        gpus = rows.by_occupancy(pool)
+        for gpu in rows.used(gpus, rows.MORE_BELOW):
+            added_rps = _start_largest(changes, gpu, free_row_sm_pct)
+            if added_rps > 0:
+                missing_rps -= added_rps
+                free_row_sm_pct = rows.row_sm_pct(network, missing_rps)
+                if missing_rps <= 0:
+                    return
+        fresh = rows.unused(gpus)
         held_rps = total_rps(changes)
         if any(rows.start_on(changes, gpu, first(changes.case), Reason.DEMAND_UP) for gpu in fresh):
             missing_rps -= total_rps(changes) - held_rps
@@ -106,19 +112,17 @@ def _scale_out(changes: Changes, missing_rps: float) -> None:
             return
 
 
-def _start_largest(changes: Changes, gpu_id: str, missing_rps: float) -> float:
+def _start_largest(changes: Changes, gpu: Gpu, free_row_sm_pct: float) -> float:
     """Start the instance with the largest capacity that a GPU has room for; its capacity, 0 if none, rps."""
-    gpu, case, batch = changes.pool.gpus[gpu_id], changes.case, _batch(changes)
+    case, batch = changes.case, _batch(changes)
     found: list[tuple[float, int, float, float]] = []
     if gpu.free_memory_mib >= case.memory_mib:
-        for index, sm_pct, free_pct in rows.rows_of(
-            gpu, rows.row_sm_pct(case.spec.network_name, missing_rps)
-        ):
+        for index, sm_pct, free_pct in rows.rows_of(gpu, free_row_sm_pct):
             for step in range(1, int((free_pct + 1e-6) // QUOTA_STEP_PCT) + 1):
                 config = ResourceConfig(sm_pct, QUOTA_STEP_PCT * step, batch)
                 found.append((-capacity_rps(case, config), index, config.quota_pct, sm_pct))
     for lost_rps, index, quota, sm_pct in sorted(found):
-        if changes.start(ResourceConfig(sm_pct, quota, batch), Reason.DEMAND_UP, (gpu_id, index)):
+        if changes.start(ResourceConfig(sm_pct, quota, batch), Reason.DEMAND_UP, (gpu.id, index)):
             return -lost_rps
     return 0.0
 
@@ -128,6 +132,8 @@ def _start_smallest(changes: Changes) -> None:
     that holds it.
     """
     for gpu in rows.by_occupancy(changes.pool):
+        if gpu.free_memory_mib < changes.case.memory_mib:
+            continue
         for index, sm_pct, free_pct in rows.rows_of(gpu, rows.FALLBACK_SM_PCT):
             config = ResourceConfig(sm_pct, min(QUOTA_STEP_PCT, free_pct), _batch(changes))
             if changes.start(config, Reason.DEMAND_UP, (gpu.id, index)):

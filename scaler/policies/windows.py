@@ -14,9 +14,9 @@ EARLY = 0.05
 """Part of a period by which a tick may come early: a live clock is not exact."""
 
 
-def added(samples: Samples, now_s: float, value: float | None, keep_s: float) -> list[list[float]]:
+def added(samples: Samples, now_s: float, value: float | None, keep_s: float) -> list[Sequence[float]]:
     """The samples of the last `keep_s` seconds with one of now; None: nothing was observed."""
-    kept = [list(sample) for sample in samples if sample[0] > now_s - keep_s]
+    kept = [sample for sample in samples if sample[0] > now_s - keep_s]
     return kept if value is None else [*kept, [now_s, value]]
 
 

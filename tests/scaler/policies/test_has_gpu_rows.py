@@ -31,9 +31,9 @@ def test_occupancy_is_a_sum_of_shares_and_orders_the_gpus(
     # Integer division, as published, makes both 0.
     made = pool(3, [member("x", 60.0, 50.0, gpu="g0"), member("y", 40.0, 10.0, gpu="g2")])
     assert [gpu.gpu_share for gpu in by_occupancy(made)] == [0.0, 0.04, 0.3]
-    assert [gpu.id for gpu in used(made, 0.5)] == ["g2", "g0"]
-    assert [gpu.id for gpu in used(made, 0.3)] == ["g2"]
-    assert [gpu.id for gpu in unused(made)] == ["g1"]
+    assert [gpu.id for gpu in used(by_occupancy(made), 0.5)] == ["g2", "g0"]
+    assert [gpu.id for gpu in used(by_occupancy(made), 0.3)] == ["g2"]
+    assert [gpu.id for gpu in unused(made.gpus.values())] == ["g1"]
 
 
 def test_a_gpu_has_two_rows_whose_sm_partitions_fit_side_by_side(
