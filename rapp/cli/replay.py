@@ -250,12 +250,12 @@ def replay(
     setups = inputs.setups(listed)
     if not COMPILED:
         note("numba is not installed: replays are slow without it: pip install 'rapp[fast]'")
+    runs = [(setup, setup.policy(name)) for name in names for setup in setups]
     results = []
-    with replay_view.progress(setups[0].end_s, len(names) * len(setups)) as shown:
-        for name in names:
-            for setup in setups:
-                told = shown(name if len(setups) == 1 else f"{name}, seed {setup.seed}")
-                results.append(run(setup, setup.policy(name), progress=told))
+    with replay_view.progress(setups[0].end_s, len(runs)) as shown:
+        for setup, chosen in runs:
+            told = shown(chosen.name if len(setups) == 1 else f"{chosen.name}, seed {setup.seed}")
+            results.append(run(setup, chosen, progress=told))
     about = inputs.about(setups[0], names, listed)
     if out is not None:
         from scaler.replay.report import replay_html
