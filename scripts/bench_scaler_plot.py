@@ -18,10 +18,7 @@ STYLES = {
 LEAST_PCT = 0.005
 """Violations below it, and none, stand there: the axis is logarithmic."""
 
-PANELS = (
-    ("standard", False), ("stress", False), ("azure", False),
-    ("servegen", False), ("standard", True), ("stress", True),
-)  # fmt: skip
+TRACES = (("standard",), ("stress",), ("azure", "servegen"))
 
 
 def plot_front(listed: list[Cell], found: Results, file: Path) -> None:
@@ -33,8 +30,13 @@ def plot_front(listed: list[Cell], found: Results, file: Path) -> None:
 
     figure: Any
     figure, grid = plt.subplots(2, 3, figsize=(11.5, 7.4), layout="constrained", sharex=True, sharey=True)
-    for axes, (trace, together) in zip(grid.flat, PANELS, strict=True):
-        cells = [cell for cell in main_cells(listed, trace=trace) if (len(cell.functions) > 1) == together]
+    panels = [(traces, together) for together in (False, True) for traces in TRACES]
+    for axes, (traces, together) in zip(grid.flat, panels, strict=True):
+        cells = [
+            cell
+            for cell in main_cells(listed)
+            if cell.trace in traces and (len(cell.functions) > 1) == together
+        ]
         for policy in POLICIES:
             colour, marker, size = STYLES[policy]
             those = [found[cell.key][policy] for cell in cells if policy in found[cell.key]]
@@ -54,7 +56,8 @@ def plot_front(listed: list[Cell], found: Results, file: Path) -> None:
         axes.minorticks_off()
         axes.grid(color="#e5e5e5", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.set_title(f"{trace}, {'all six on 4 GPUs' if together else 'functions alone'}", fontsize=10)
+        title = f"{' and '.join(traces)}, {'all six on 4 GPUs' if together else 'functions alone'}"
+        axes.set_title(title, fontsize=10)
     for axes in grid[1]:
         axes.set_xlabel("violations, % of arrivals")
     for axes in grid[:, 0]:
