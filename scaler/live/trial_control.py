@@ -90,10 +90,9 @@ def controlling(given: Controlled, url: str, token_file: Path) -> Iterator[list[
 def gpu_seconds(samples: list[Sample], from_s: float, to_s: float) -> float:
     """Cost between two times: what each tick set, until the next one."""
     total = 0.0
-    for one, after in zip(samples, [*samples[1:], None], strict=True):
-        begin_s = max(one.at_s, from_s)
-        end_s = to_s if after is None else min(after.at_s, to_s)
-        total += one.gpu_share * max(end_s - begin_s, 0.0)
+    for place, one in enumerate(samples):
+        until_s = samples[place + 1].at_s if place + 1 < len(samples) else to_s
+        total += one.gpu_share * max(min(until_s, to_s) - max(one.at_s, from_s), 0.0)
     return total
 
 
