@@ -63,12 +63,13 @@ class Row:
 
 
 class Taken(NamedTuple):
-    """What is taken on a GPU: %, MiB, cores, and the sum of SM share x quota."""
+    """What is taken on a GPU: %, MiB, cores, the sum of SM share x quota; and the quota left in a row, %."""
 
     sm_pct: float
     memory_mib: float
     host_cores: float
     gpu_share: float
+    most_free_quota_pct: float
 
 
 @dataclass(slots=True)
@@ -105,6 +106,11 @@ class Gpu:
         """GPUs set aside on it, in [0, 1]: sum over instances of SM share x quota."""
         return self.taken().gpu_share
 
+    @property
+    def most_free_quota_pct(self) -> float:
+        """The largest quota that a row which is there could give, %; 0 without rows."""
+        return self.taken().most_free_quota_pct
+
     def put(self, instance: str, row: int, need: Need) -> None:
         """Put an instance into a row, whether it fits or not; a row that is new takes its SM partition."""
         there = self.rows.setdefault(row, Row(need.sm_pct))
@@ -136,6 +142,7 @@ class Gpu:
                 sum(need.memory_mib for need in needs),
                 sum(need.host_cores for need in needs),
                 sum(need.sm_pct * need.quota_pct for need in needs) / 1e4,
+                max((row.free_quota_pct for row in self.rows.values()), default=0.0),
             )
         return self._sums
 

@@ -60,8 +60,9 @@ def rows_of(gpu: Gpu, free_row_sm_pct: float) -> list[tuple[int, float, float]]:
 
 
 def by_occupancy(pool: Pool) -> list[Gpu]:
-    """All GPUs, the least occupied first."""
-    return sorted(pool.gpus.values(), key=lambda gpu: (gpu.gpu_share, gpu.id))
+    """All GPUs that have quota or a row to give, the least occupied first."""
+    room = (gpu for gpu in pool.gpus.values() if len(gpu.rows) < ROWS or gpu.most_free_quota_pct > TOLERANCE)
+    return sorted(room, key=lambda gpu: (gpu.gpu_share, gpu.id))
 
 
 def used(gpus: Iterable[Gpu], below: float) -> list[Gpu]:
