@@ -31,14 +31,12 @@ def result_of(
 ) -> ReplayResult:
     """The result of a replay that has run to its end; fills in the violations of `series`."""
     names = series.functions
-    edges = np.concatenate([[0.0], series.at_s])
     functions, all_latency = {}, []
     for f, name in enumerate(names):
         own = slice(None) if len(names) == 1 else world.function_of == f
         latency_ms, outcome, arrival = 1e3 * world.latency[own], world.outcome[own], world.arrival[own]
         violates = ~(latency_ms <= setup.objectives_ms[name])
-        tick = np.clip(np.searchsorted(edges, arrival[violates], side="right") - 1, 0, len(series.at_s) - 1)
-        series.values[COLUMNS.index("violations"), f] = np.bincount(tick, minlength=len(series.at_s))
+        series.values[COLUMNS.index("violations"), f] = _by_tick(arrival[violates], series)
         base_ms = setup.base_ms[name]
         answered = latency_ms[outcome == SERVED]
         all_latency.append(answered)
@@ -96,6 +94,12 @@ def _total(
     )
 
 
+def _by_tick(arrival: FloatArray, series: Series) -> NDArray[np.int64]:
+    """How many of these arrivals each tick saw, (T,): one at the end of a tick is seen by it."""
+    tick = np.minimum(np.searchsorted(series.at_s, arrival), len(series.at_s) - 1)
+    return np.bincount(tick, minlength=len(series.at_s))
+
+
 def _percentiles(latency_ms: FloatArray) -> dict[str, Any]:
     values = np.percentile(latency_ms, PERCENTILES) if len(latency_ms) else [np.nan] * len(PERCENTILES)
     return {f"p{level}_ms": float(value) for level, value in zip(PERCENTILES, values, strict=True)}
@@ -112,8 +116,7 @@ def _recoveries(
 ) -> tuple[Any, ...]:
     if not happened:
         return ()
-    edges = np.concatenate([[0.0], series.at_s])
-    came: NDArray[np.int64] = np.histogram(world.arrival, edges)[0]
+    came = _by_tick(world.arrival, series)
     violations = series.values[COLUMNS.index("violations")].astype(np.float64).sum(axis=0)
     allowed = 1 - min(spec.slo_quantile for spec in setup.functions)
     return recoveries(happened, series.at_s, came.astype(np.float64), violations, allowed)

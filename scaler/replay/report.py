@@ -151,6 +151,7 @@ def _section(number: int, result: ReplayResult, gpus: Sequence[str]) -> dict[str
         "plots": [
             {
                 "name": one.function,
+                "slo": figure(one.slo_ms),
                 "load": Markup(load_chart(result.series, one.function, clock, tick_s, had)),
                 "latency": Markup(latency_chart(result.series, one, clock, had)),
                 "allocation": Markup(allocation_chart(result.series, one.function, clock)),

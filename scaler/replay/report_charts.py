@@ -107,7 +107,6 @@ def latency_chart(series: Series, one: FunctionResult, clock: Clock, had: Sequen
         plot.cells(corners, [float(value) for value in 0.12 + 0.5 * np.sqrt(share[at])], about)
     _disturbances(plot, clock, y, had)
     plot.line([0, clock.axis.high], [one.slo_ms, one.slo_ms], "goal")
-    plot.text(clock.axis.high, one.slo_ms, f"objective {one.slo_ms:.4g} ms", style="end", dy=-5)
     _line(plot, clock, observed, "line")
     return plot.svg()
 

@@ -217,3 +217,14 @@ def test_an_objective_below_the_fastest_configuration_is_told_before_anything_ru
     setup = setup_of((1.0,), specs=[function("f0", slo_ms=2.0)], truth=ConstantSource(8.0))
     with pytest.raises(InfeasibleError, match="objective of 2 ms"):
         setup.check()
+
+
+def test_a_violation_is_in_the_tick_that_saw_its_arrival(setup_of):
+    # Two at once at the end of every other tick: the second waits for the first.
+    arrivals = np.repeat(np.arange(2.0, 20.0, 2.0), 2)
+    setup = setup_of((1.0,), 20.0, specs=[function("f0", slo_ms=9.5, max_batch=1)], gpus=Gpus(1))
+    result = replay(setup.with_seed(0, {"f0": arrivals}), setup.policy("whole-gpu"))
+    seen, bad = (result.series.column(name, "f0") for name in ("arrivals", "violations"))
+    assert seen.tolist() == [0, 2] * 9 + [0, 0]
+    assert result.total.violations >= 9
+    assert (bad <= seen).all()
