@@ -21,9 +21,9 @@ from typing import Any
 from rapp.errors import ConfigError
 from rapp.runtime.ray_cluster import join, outcome_behind
 from scaler.backends.ray_names import ANSWER_TIMEOUT_S, NAMESPACE, ON_HEAD, ROUTER
-from scaler.backends.ray_network import RayNetwork, Tensors
+from scaler.backends.ray_network import RayFunction, RayNetwork, Tensors
 from scaler.backends.ray_report import Reader
-from scaler.backends.ray_router import RayFunction, Router
+from scaler.backends.ray_router import Router
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation
 from scaler.errors import BackendError

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rapp.errors import RappError
 from rapp.runtime import QuotaBlock, QuotaGate
 from rapp.runtime.cores import pin, usable_cores
 from scaler.backends.ray_network import RayNetwork, Tensors
@@ -70,6 +71,11 @@ class Instance:
 
         if "cores" in device:
             usable = usable_cores()
+            if max(device["cores"]) >= len(usable):
+                raise RappError(
+                    f"this node has {len(usable)} cores that can be used, and Ray counts more: start it with"
+                    f" `ray start --num-cpus {len(usable)}`"
+                )
             self._cores = tuple(usable[place] for place in device["cores"])
             device = {"cores": self._cores}
         else:

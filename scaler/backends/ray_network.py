@@ -1,4 +1,4 @@
-"""A network as it travels through a Ray cluster, and what of a request it takes."""
+"""A function and its network as they travel through a Ray cluster, and which requests it takes."""
 
 from __future__ import annotations
 
@@ -60,6 +60,25 @@ class RayNetwork:
                     f" {'x'.join(map(str, given.shape))}"
                 )
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class RayFunction:
+    """A function as the router needs it.
+
+    Args:
+        network: what it runs. slo_ms: its objective. memory_mib: of one instance.
+        others as in `FunctionSpec`.
+    """
+
+    name: str
+    network: RayNetwork
+    slo_ms: float
+    slo_quantile: float
+    max_batch: int
+    max_batch_delay_ms: float
+    queue_limit: int
+    memory_mib: float
 
 
 def _spec(value: Any) -> InputSpec:

@@ -100,14 +100,16 @@ class FunctionQueue:
         self.notify()
         try:
             return await asyncio.wait_for(request.answer, timeout_s)
-        except TimeoutError:
-            self._counts.refused += 1
-            if request in self._waiting:
-                self._waiting.remove(request)
-            raise DeadlineError(f"{self.name}: no answer within {1e3 * timeout_s:g} ms") from None
         except FailedError:
             self._counts.refused += 1
             raise
+        except (TimeoutError, asyncio.CancelledError) as error:  # cancelled: nobody waits for it any more
+            self._counts.refused += 1
+            if request in self._waiting:
+                self._waiting.remove(request)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise DeadlineError(f"{self.name}: no answer within {1e3 * timeout_s:g} ms") from None
 
     async def take(self, batch: Callable[[], int], stopped: Callable[[], bool]) -> list[Request]:
         """The next batch, at most `batch()` requests; waits for it. Empty: `stopped()`."""

@@ -7,6 +7,7 @@ so does the cluster. All methods run in one event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import deque
@@ -14,40 +15,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rapp.runtime.ray_cluster import outcome_behind
 from rapp.types import ResourceConfig
 from scaler.backends.ray_devices import Devices
 from scaler.backends.ray_instance import Instance
-from scaler.backends.ray_network import RayNetwork, Tensors
+from scaler.backends.ray_network import RayFunction, Tensors
 from scaler.backends.ray_placement import Seat
 from scaler.backends.ray_queue import FailedError, FunctionQueue, Request
 from scaler.backends.ray_report import InstanceReport, Marks, Report
 from scaler.core.decision import Action, Drain, Resize, Start
 from scaler.core.observation import InstanceView, Phase
 
+_log = logging.getLogger(__name__)
+
 DEVICES_S = 20.0
 """How long a new router waits for the devices of the cluster."""
 
 LOST_KEPT = 1000
 """Instances that were lost last, for readers that have not looked yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class RayFunction:
-    """A function as the router needs it.
-
-    Args:
-        network: what it runs. slo_ms: its objective. memory_mib: of one instance.
-        others as in `FunctionSpec`.
-    """
-
-    name: str
-    network: RayNetwork
-    slo_ms: float
-    slo_quantile: float
-    max_batch: int
-    max_batch_delay_ms: float
-    queue_limit: int
-    memory_mib: float
 
 
 @dataclass(slots=True, eq=False)
@@ -240,7 +225,8 @@ class Router:
         place = device.place(view.config.sm_pct, placed.seat.cores)
         try:
             await placed.actor.open.remote(self._networks[view.function], place, view.config.batch)
-        except ray.exceptions.RayError:  # it does not load, or it was lost meanwhile
+        except ray.exceptions.RayError as error:  # it does not load, or it was lost meanwhile
+            _log.warning("%s does not start: %s", view.id, outcome_behind(error) or error)
             self._lose(placed)
             return
         placed.enter(Phase.READY)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from rapp.errors import RappError
 from scaler.backends.ray_instance import BatchOutcome, Instance
 from scaler.backends.ray_network import RayNetwork
 
@@ -47,6 +48,11 @@ def test_one_request_that_fails_takes_no_other_of_its_batch_with_it(rows):
     assert "99" in failed
     assert outcome.run_ms > 0
     assert outcome.device_ms > 0
+
+
+def test_a_node_that_has_fewer_cores_than_ray_counts(rows):
+    with pytest.raises(RappError, match="ray start --num-cpus"):
+        Instance(100.0).open(rows, {"cores": (0, 100_000)}, 1)
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,15 @@ def test_full_and_too_late():
         for task in tasks:
             with pytest.raises(DeadlineError, match="within 50 ms"):
                 await task
+        left = asked(queue, 4)
+        await asyncio.sleep(0)
+        left[0].cancel()
+        await asyncio.sleep(0.01)
+        assert queue.view(0).queue == 0, "who went away does not wait"
         # An answer that comes later is nobody's.
         queue.answered(taken, [tensors(0)])
         view = queue.view(0)
-        assert (view.arrivals, view.completed, view.refused, view.queue, view.in_flight) == (3, 0, 3, 0, 0)
+        assert (view.arrivals, view.completed, view.refused, view.queue, view.in_flight) == (4, 0, 4, 0, 0)
 
     run(test())
 
