@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from scaler.core.codec import CodecError, decision_from_json
+from rapp.errors import RappError
+from scaler.core.codec import decision_from_json
 from scaler.core.decision import Decision
 from scaler.serving.asgi import Message
 from scaler.serving.body import read_body
@@ -102,5 +103,5 @@ async def _body(request: Request, most_bytes: int) -> bytes:
 def _decision(text: bytes) -> Decision:
     try:
         return decision_from_json(text.decode())
-    except (CodecError, UnicodeDecodeError) as error:
+    except (RappError, UnicodeDecodeError) as error:  # a configuration out of its range among them
         raise BadRequestError(str(error), HTTPStatus.BAD_REQUEST) from error

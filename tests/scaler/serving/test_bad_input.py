@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from scaler.serving.testing import RunningServer
 
@@ -123,3 +125,69 @@ def test_headers_without_end(server: RunningServer) -> None:
             for number in range(1 << 16):
                 made.sendall(f"h{number}: {'x' * 1000}\r\n".encode())
             pytest.fail("64 MB of headers were taken")
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from(["Inference-Header-Content-Length", "Content-Type", "x-request-timeout-ms", "X"]),
+    st.sampled_from(["0", "7", "-1", "1e3", "999999999999999999", "text/plain", "\u00e4", ""]),
+    max_size=3,
+)
+PATHS = st.lists(
+    st.sampled_from(["v2", "models", "net", "infer", "ready", "health", "versions", "1", "..", "%2e", "a b"]),
+    max_size=5,
+).map(lambda parts: "/" + "/".join(part.replace(" ", "%20") for part in parts))
+BODIES = st.binary(max_size=60) | st.sampled_from(
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"inputs": []}',
+        b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32"}]}',
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(method=st.sampled_from(["GET", "POST", "PUT", "HEAD"]), path=PATHS, headers=HEADERS, body=BODIES)
+def test_any_request_gets_an_answer(
+    server: RunningServer, method: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    status, text, _ = server.ask(method, path, body, headers)
+    assert status < 500
+    if status >= 400 and method != "HEAD":
+        reason = json.loads(text)["error"]
+        assert reason and "\n" not in reason and len(reason) < 400
+
+
+ACTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": st.sampled_from(["start", "resize", "drain", "burn"]),
+        "id": st.sampled_from(["new", "other", ""]) | st.integers(),
+        "function": st.sampled_from(["net", "none", ""]),
+        "gpu": st.sampled_from(["cpu:0", "cpu:1"]),
+        "row": st.integers(-2, 101),
+        # Too large for any row: nothing is ever started by it.
+        "config": st.fixed_dictionaries(
+            {"sm_pct": st.sampled_from([100, 0, -5, 101]), "quota_pct": st.sampled_from([99, 0, 1e9])},
+            optional={"batch": st.integers(-1, 9)},
+        ),
+        "quota_pct": st.sampled_from([99, 0, -1]),
+        "batch": st.integers(-1, 9),
+        "reason": st.sampled_from(["demand rises", "no reason"]),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=st.lists(ACTIONS, max_size=3), version=st.sampled_from([1, 2, "1", None]))
+def test_any_decision_gets_an_answer(server: RunningServer, actions: list[object], version: object) -> None:
+    body = json.dumps({"version": version, "actions": actions}).encode()
+    status, text, _ = server.ask("POST", "/admin/apply", body, {"Authorization": f"Bearer {server.token}"})
+    assert status in (200, 400)
+    answer = json.loads(text)
+    if status == 200:
+        # What is gone may be drained; all else has no room, or no such instance.
+        assert len(answer["refused"]) == sum(one.get("kind") != "drain" for one in actions)
+    else:
+        assert answer["error"]
