@@ -11,6 +11,8 @@ import argparse
 import contextlib
 import json
 import math
+import os
+import signal
 import tempfile
 import threading
 import time
@@ -24,7 +26,7 @@ from scaler.serving.testing import RunningServer, random_network, running
 from scaler.testing.browser import Browser
 
 BODY = json.dumps(
-    {"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]}
+    {"inputs": [{"name": "x", "shape": [1, 3, 64, 64], "datatype": "FP32", "data": [0.5] * 12288}]}
 ).encode()
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as opened:
         folder = Path(name)
-        random_network(folder / "net.onnx")
+        random_network(folder / "net.onnx", size=64, layers=3)
         server = opened.enter_context(running(folder, _functions(given.functions, given.dormant)))
         browser = opened.enter_context(Browser.started(folder / "profile"))
         server.wait_ready()
@@ -59,6 +61,8 @@ def main() -> None:
             _decide(server, names[: given.functions], tick)
             tick += 1
             time.sleep(1.0)
+        # One of each state: with a worker that was killed, the next screens show it lost or starting.
+        os.kill(server.pids()[f"{names[0]}-0"], signal.SIGKILL)
         for width in (1280, 480):
             for dark in (False, True):
                 file = given.out / f"page-{width}-{'dark' if dark else 'light'}.png"
@@ -69,17 +73,18 @@ def main() -> None:
 
 
 def _functions(number: int, dormant: int) -> list[dict[str, Any]]:
-    share = 60 // number
+    """Those that serve are on two rows of half of the cores each; every third has an objective that is too
+    short."""
+    quota = 120 // max(number, 2)
     served = [
-        {"name": f"vision-{k}", "network": "net.onnx", "slo_ms": 40, "max_batch": 8, "queue_limit": 100,
-         "initial": {"sm_pct": 100, "quota_pct": share, "batch": 2}}
+        {"name": f"vision-{k}", "network": "net.onnx", "slo_ms": 4 if k % 3 == 1 else 40, "max_batch": 8,
+         "initial": {"sm_pct": 50, "quota_pct": quota, "batch": 2}}
         for k in range(number)
     ]  # fmt: skip
     return served + [
-        {"name": f"dormant-{k}", "network": "net.onnx", "slo_ms": 200, "min_instances": 0,
-         "initial": {"sm_pct": 100, "quota_pct": 1, "batch": 1}}
+        {"name": f"dormant-{k}", "network": "net.onnx", "slo_ms": 200, "min_instances": 0}
         for k in range(dormant)
-    ]  # fmt: skip
+    ]
 
 
 def _load(server: RunningServer, function: str, rps: float, ends: threading.Event) -> None:
@@ -98,7 +103,7 @@ def _decide(server: RunningServer, names: list[str], tick: int) -> None:
     actions: list[Action] = []
     if tick % 4 == 3 and f"{names[0]}-extra" not in there:
         actions.append(
-            Start(f"{names[0]}-extra", names[0], "cpu:0", 0, ResourceConfig(100, 25, 4), Reason.DEMAND_UP)
+            Start(f"{names[0]}-extra", names[0], "cpu:0", 0, ResourceConfig(50, 15, 4), Reason.DEMAND_UP)
         )
     elif tick % 17 == 13 and f"{names[0]}-extra" in there:
         actions.append(Drain(f"{names[0]}-extra", names[0], Reason.DEMAND_DOWN))

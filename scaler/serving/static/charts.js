@@ -2,7 +2,7 @@
 
 import { drawn, number, setAttribute } from "./dom.js";
 
-const LEFT = 52, RIGHT = 10, TOP = 10, BOTTOM = 38, HEIGHT = 190;
+const LEFT = 52, RIGHT = 10, TOP = 18, BOTTOM = 38, HEIGHT = 190;
 
 /** Round numbers that cover [0, high]. */
 function ticks(high, count) {
@@ -40,16 +40,19 @@ export function sparkline(svg, atS, values, nowS, spanS) {
  * A chart, drawn anew.
  * @param svg where; it fills the width that its parent has.
  * @param of {title, unit, nowS, spanS, atS, lines: [{values, style}], goal: value|null, marks: [share 0..1], least}
- *   marks: height of a red bar at each time. least: the vertical axis reaches so far at least.
+ *   marks: height of a red bar at each time. least, cap: the vertical axis reaches so far at least, at most; what
+ *   lies beyond is cut, and the chart says how far it reaches.
  */
 export function chart(svg, of) {
   const width = Math.max(svg.parentElement.clientWidth, 160);
   const right = width - RIGHT, bottom = HEIGHT - BOTTOM;
   let most = Math.max(of.least, of.goal ?? 0);
   for (const { values } of of.lines) for (const value of values) if (value > most) most = value;
+  const peak = most;
+  most = Math.min(most, of.cap ?? most);
   const high = 1.08 * most;
   const x = (at) => right - ((of.nowS - at) / of.spanS) * (right - LEFT);
-  const y = (value) => bottom - (value / high) * (bottom - TOP);
+  const y = (value) => Math.max(bottom - (value / high) * (bottom - TOP), TOP - 2);
   const parts = [];
   for (const tick of ticks(high, 4)) {
     parts.push(drawn("path", { class: "grid", d: `M${LEFT} ${y(tick).toFixed(1)}H${right}` }));
@@ -77,6 +80,7 @@ export function chart(svg, of) {
   if (of.goal !== null && of.goal !== undefined) {
     parts.push(drawn("path", { class: "line goal", d: `M${LEFT} ${y(of.goal).toFixed(1)}H${right}` }));
   }
+  if (peak > most) parts.push(drawn("text", { class: "end name", x: right, y: 11 }, `cut: up to ${number(peak)}`));
   setAttribute(svg, "viewBox", `0 0 ${width} ${HEIGHT}`);
   setAttribute(svg, "height", String(HEIGHT));
   setAttribute(svg, "role", "img");

@@ -55,7 +55,7 @@ export function showDecisions(decisions, epochS) {
 
 export function showControllers(status) {
   const shown = status.controllers.length > 0 ? status.controllers
-    : [{ name: "none", kind: "none", policy: "", state: "instances stay as they are; `rapp autoscale` would change them", seen_s: null }];
+    : [{ name: "none", kind: "none", policy: "", state: "instances stay as they are; rapp autoscale would change them", seen_s: null }];
   keep(byId("controllers"), shown, (one) => one.name, () => element("li", {}, element("b"), element("span")), (row, one) => {
     row.className = one.kind;
     const by = one.kind === "none" ? "No controller" : `${one.name}${one.policy ? ` (${one.policy})` : ""}`;

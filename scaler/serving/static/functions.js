@@ -5,6 +5,8 @@ import { byId, drawn, element, keep, number, percent, setAttribute, setText } fr
 
 const OPEN_AT_MOST = 6; // functions whose charts are open at first
 const COLOURS = 8;
+const CAP = 3; // objectives that the latency axis shows at most, so that the objective can be told from 0
+const MANY = 12; // functions from which on the list scrolls by itself
 
 /** Class of a function's colour; after eight they come again, and names tell them apart. */
 export const colourOf = (status, name) =>
@@ -38,7 +40,7 @@ function make(one, status) {
   const latency = cell("latency", "latency / objective");
   latency.append(element("span"), meter);
   const summary = element("summary", { class: "function" }, name, spark, cell("load", "load"), cell("plan", "planned for / capacity"),
-    latency, cell("violations", "violations"), cell("queue", "queue"), cell("count", "instances"));
+    latency, cell("violations", "violations / allowed"), cell("queue", "queue"), cell("count", "instances"));
   const figure = (kind, title, ...keys) => element("figure", { class: kind }, element("h3", {}, title), drawnIn(),
     element("figcaption", {}, ...keys));
   const drawnIn = () => { const box = element("div"); box.append(drawn("svg", { class: "plot" })); return box; };
@@ -60,15 +62,17 @@ function update(row, one, status, columns) {
   const span = spanOf(status, columns);
   sparkline(cell("spark").firstElementChild, columns.at_s, columns.rps, status.now_s, span);
   setText(cell("load"), `${number(one.rps)} /s`);
-  setText(cell("plan"), one.planned_rps === null ? "no forecast" : `${number(one.planned_rps)} / ${number(one.capacity_rps)} /s`);
-  cell("plan").classList.toggle("low", one.planned_rps !== null && one.planned_rps > one.capacity_rps);
+  const scarce = one.planned_rps !== null && one.planned_rps > one.capacity_rps;
+  setText(cell("plan"), one.planned_rps === null ? "no forecast" : `${number(one.planned_rps)} / ${number(one.capacity_rps)} /s${scarce ? ", too little" : ""}`);
+  cell("plan").classList.toggle("low", scarce);
   const latency = one.latency_ms === null ? "no answers" : `${number(one.latency_ms)}`;
   const limit = one.slo_ms === null ? (one.latency_ms === null ? "" : " ms") : one.latency_ms === null ? ` / ${objective(one)}` : ` / ${objective(one)}${over ? ", too slow" : ""}`;
   setText(cell("latency").firstElementChild, latency + limit);
   cell("latency").classList.toggle("low", over);
   cell("latency").querySelector(".meter i").style.width = `${one.slo_ms === null || one.latency_ms === null ? 0 : Math.min(100 * one.latency_ms / one.slo_ms, 100)}%`;
-  setText(cell("violations"), share === null ? "no requests" : percent(share));
-  cell("violations").classList.toggle("low", share !== null && share > 1 - one.slo_quantile);
+  const allowed = 1 - one.slo_quantile, many = share !== null && share > allowed;
+  setText(cell("violations"), share === null ? "no requests" : `${number(100 * share)} / ${percent(allowed)}${many ? ", too many" : ""}`);
+  cell("violations").classList.toggle("low", many);
   setText(cell("queue"), one.queue === 0 ? "empty" : `${number(one.queue)} wait`);
   setText(cell("count"), mine.length === 0 ? "none" : ready === mine.length ? `${ready} ready` : `${ready} of ${mine.length} ready`);
   cell("count").classList.toggle("low", ready === 0 && one.queue > 0);
@@ -83,7 +87,7 @@ function drawCharts(row, one, status, columns) {
     lines: [{ values: columns.capacity_rps, style: "capacity" }, { values: columns.planned_rps, style: "forecast" }, { values: columns.rps, style: "load" }],
   });
   chart(row.querySelector(".latency-chart svg"), {
-    ...common, unit: "latency, ms", least: 1, goal: one.slo_ms,
+    ...common, unit: "latency, ms", least: one.slo_ms ?? 1, goal: one.slo_ms, cap: one.slo_ms === null ? undefined : CAP * one.slo_ms,
     title: `Latency of ${one.name}: ${number(one.latency_ms)} ms now, objective ${objective(one)}`,
     lines: [{ values: columns.latency_ms, style: "latency" }],
     marks: columns.violations.map((n, k) => (n === 0 ? 0 : Math.min(n / Math.max(columns.arrivals[k], 1), 1))),
@@ -120,6 +124,7 @@ export function showFunctions(status, history) {
   });
   // When all are in the page, as charts need to know how wide they are.
   for (const row of list.children) row.update();
+  list.parentElement.classList.toggle("many", found.length > MANY);
   byId("none").hidden = found.length > 0;
   setText(byId("shown"), found.length === status.functions.length ? `${found.length} functions` : `${found.length} of ${status.functions.length} functions`);
 }

@@ -10,6 +10,8 @@ const STATES = {
   lost: "its worker died, starts again",
 };
 
+const LEAST_SHARE = 7; // SM partition from which on there is room for its number beside it, %
+
 const sizes = (one) => `SM ${number(one.sm_pct)} %, quota ${number(one.quota_pct)} %, batch ${one.batch}`;
 
 function rowsOf(instances) {
@@ -36,7 +38,7 @@ function showGpu(box, gpu, status) {
     });
   keep(box.querySelector(".shares"), rows, (one) => one.row, () => element("span"), (node, one) => {
     node.style.height = `${one.sm_pct}%`;
-    setText(node, `${number(one.sm_pct)} %`);
+    setText(node, one.sm_pct >= LEAST_SHARE ? `${number(one.sm_pct)} %` : "");
   });
 }
 
@@ -72,7 +74,7 @@ function makeRow() {
 /** Show GPUs and instances. */
 export function showGpus(status) {
   const names = status.gpus.map((gpu) => (gpu.id.startsWith("cpu") ? "CPU" : "GPU"));
-  setText(byId("gpus-title"), [...new Set(names)].join(" and ") + (status.gpus.length > 1 ? "s" : ""));
+  for (const id of ["gpus-title", "gpus-link"]) setText(byId(id), [...new Set(names)].join(" and ") + (status.gpus.length > 1 ? "s" : ""));
   keep(byId("gpus"), status.gpus, (gpu) => gpu.id, makeGpu, (box, gpu) => showGpu(box, gpu, status));
   keep(byId("legend"), Object.entries(STATES), ([state]) => state, ([state, what]) =>
     element("li", {}, element("i", { class: `sample instance p7 ${state}` }), element("b", {}, state), ` ${what}`));

@@ -112,9 +112,9 @@ function showTiles() {
   const tiles = [
     ["load", `${number(sum(last.functions, (one) => one.rps))} /s`, `requests to ${last.functions.length} functions`],
     ["violations", percent(violatedShare([...history.values()])), "of the requests in the last 5 minutes"],
-    ["waiting", number(sum(last.functions, (one) => one.queue)), `requests, ${sum(last.functions, (one) => one.in_flight)} in work`],
+    ["waiting", number(sum(last.functions, (one) => one.queue)), `in queues; ${sum(last.functions, (one) => one.in_flight)} in work`],
     ["instances", `${ready} ready`, `of ${last.instances.length}`],
-    ["taken", number(taken), "GPU-seconds per second"],
+    ["allocated", number(taken), "GPU-seconds per second"],
     ["controller", controller === undefined ? "none" : controller.policy || controller.kind, controller?.state ?? "instances stay as they are"],
   ];
   keep(byId("tiles"), tiles, ([name]) => name, ([name]) => element("div", { class: "tile" }, element("span", {}, name), element("b"), element("span")), (tile, [, value, note]) => {

@@ -34,7 +34,7 @@ class TestFiles:
         code, page, headers = server.ask("GET", "/")
         assert (code, headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert "default-src 'none'" in headers["content-security-policy"]
-        wanted = set(re.findall(r'(?:src|href)="([^"]+)"', page.decode()))
+        wanted = set(re.findall(r'(?:src|href)="([^"#]+)"', page.decode()))
         assert {"static/page.js", "static/page.css"} <= wanted
         types = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
         while wanted:
