@@ -12,13 +12,19 @@ a request may land on the slow one by chance, is little: an idle instance that a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rapp.types import ResourceConfig
+from rapp.types import FloatArray, ResourceConfig
 from scaler.capacity.plans import QUOTAS_PCT, PlanTable
+
+MOST_KEPT = 16_384
+"""Tables by quota that are kept: dozens for each of a hundred functions, 16 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +41,22 @@ class Share:
 
 def fleet_rate_rps(table: PlanTable, configs: Sequence[ResourceConfig]) -> float:
     """The rate within the objective of these instances together, requests a second."""
-    number = len(configs)
-    alike: dict[ResourceConfig, int] = {}
-    for config in configs:
-        alike[config] = alike.get(config, 0) + 1
-    return sum(count * table.rate_rps(number, config) / number for config, count in alike.items())
+    return sum(
+        count * table.rate_rps(len(configs), config) / len(configs)
+        for config, count in Counter(configs).items()
+    )
+
+
+def most_rate_rps(table: PlanTable, shares: Sequence[Share]) -> float:
+    """The rate within the objective of instances with all the quota that their rows could give."""
+    if not shares:
+        return 0.0
+    served = served_rps(table, len(shares))
+    parts = Counter(shares).items()
+    return sum(
+        count * float(served[partition(table, share.sm_pct), _steps(share.most_quota_pct) - 1])
+        for share, count in parts
+    ) / len(shares)
 
 
 def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -> list[ResourceConfig]:
@@ -50,33 +67,42 @@ def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -
     """
     if not shares:
         return []
-    number = len(shares)
-    rates = table.rates_rps(number)
-    partitions = {share.sm_pct: _served(table, rates, share.sm_pct) for share in shares}
-    most = np.array([_steps(share.most_quota_pct) for share in shares])
-    # (N, Q): what each instance adds at each common quota.
-    levels = np.minimum(np.arange(len(QUOTAS_PCT))[None], most[:, None] - 1)
-    served = (
-        sum(partitions[share.sm_pct][level] for share, level in zip(shares, levels, strict=True)) / number
-    )
-    enough = served >= demand_rps
-    at = int(enough.argmax()) if enough.any() else int(np.argmax(served))
-    return [_config(table, rates, share, int(level[at])) for share, level in zip(shares, levels, strict=True)]
+    served = served_rps(table, len(shares))
+    total = np.zeros(len(QUOTAS_PCT))
+    for share, count in Counter(shares).items():
+        row, most = served[partition(table, share.sm_pct)], _steps(share.most_quota_pct)
+        total[:most] += count * row[:most]
+        total[most:] += count * row[most - 1]
+    level = int(np.searchsorted(total / len(shares), min(demand_rps, float(total[-1]) / len(shares))))
+    configs = {share: _config(table, len(shares), share, level) for share in set(shares)}
+    return [configs[share] for share in shares]
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def served_rps(table: PlanTable, number: int) -> FloatArray:
+    """(S, Q) rate of `number` like instances by SM partition and quota, with the best batch at each.
+
+    Non-decreasing along the quota.
+    """
+    return np.asarray(table.rates_rps(number).max(axis=1))
+
+
+def partition(table: PlanTable, sm_pct: float) -> int:
+    """Index of an SM partition; one that is not on the axis counts as the next smaller one."""
+    return max(int(table.sm_pct.searchsorted(sm_pct + 1e-9)) - 1, 0)
 
 
 def _steps(quota_pct: float) -> int:
     return min(max(int(quota_pct + 1e-9), 1), len(QUOTAS_PCT))
 
 
-def _partition(table: PlanTable, sm_pct: float) -> int:
-    return max(int(np.searchsorted(table.sm_pct, sm_pct + 1e-9)) - 1, 0)
+def _config(table: PlanTable, number: int, share: Share, level: int) -> ResourceConfig:
+    quota = min(level, _steps(share.most_quota_pct) - 1)
+    batch = int(_best_batch(table, number)[partition(table, share.sm_pct), quota])
+    return ResourceConfig(share.sm_pct, float(QUOTAS_PCT[quota]), table.batches[batch])
 
 
-def _served(table: PlanTable, rates: np.ndarray, sm_pct: float) -> np.ndarray:
-    """(Q,) rate of `number` like instances by quota, with the best batch at each."""
-    return np.asarray(rates[_partition(table, sm_pct)].max(axis=0))
-
-
-def _config(table: PlanTable, rates: np.ndarray, share: Share, quota: int) -> ResourceConfig:
-    batch = table.batches[int(np.argmax(rates[_partition(table, share.sm_pct), :, quota]))]
-    return ResourceConfig(share.sm_pct, float(QUOTAS_PCT[quota]), batch)
+@lru_cache(maxsize=MOST_KEPT)
+def _best_batch(table: PlanTable, number: int) -> NDArray[np.intp]:
+    """(S, Q) index of the batch with the largest rate."""
+    return np.asarray(table.rates_rps(number).argmax(axis=1))

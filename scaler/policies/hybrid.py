@@ -33,17 +33,17 @@ could not be had shows in the rates that are answered.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 from rapp.types import ResourceConfig
-from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas
+from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas, most_rate_rps
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
-from scaler.core.needs import instance_need
+from scaler.core.needs import instance_need, latency_ms
 from scaler.core.observation import Phase
-from scaler.packing import TOLERANCE, Need, PackingError, Pool
+from scaler.packing import TOLERANCE, Gpu, Need, PackingError, Pool
 from scaler.policies import hybrid_demand, hybrid_fleets
 from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, why_below
@@ -75,16 +75,18 @@ class Hybrid:
         wanted = [(step, step.quotas()) for step in steps]
         actions += [action for step, configs in wanted for action in step.resizes(configs, up=False)]
         actions += [action for step, configs in wanted for action in step.resizes(configs, up=True)]
-        hungry = [step for step in steps if step.is_short()]
-        while hungry:
-            hungry.sort(key=lambda step: (step.served_part(), step.case.spec.name))
-            started = hungry[0].start_one()
-            if started is None:
-                del hungry[0]
-                continue
-            actions.append(started)
-            if not hungry[0].is_short():
-                del hungry[0]
+        # One at a time, always for the function of whose fleet the smallest part is there.
+        short = [(step.part(), step.case.spec.name, step) for step in steps if step.part() < 1]
+        heapify(short)
+        while short:
+            _, name, step = short[0]
+            started = step.start_one()
+            if started is not None:
+                actions.append(started)
+            if started is None or step.part() >= 1:
+                heappop(short)
+            else:
+                heapreplace(short, (step.part(), name, step))
         functions |= {step.case.spec.name: step.memory() for step in steps}
         capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
         return {"at_s": now_s, "functions": functions}, actions, capacity
@@ -184,14 +186,8 @@ class _Step:
 
     def _room(self, fleet: Fleet) -> int:
         """How many of the instances that are missing there is room for."""
-        trial, takes = self.pool.copy(), self._need(self._config(fleet))
         missing = self._missing(fleet)
-        for number in range(missing):
-            place = _place(trial, takes)
-            if place is None:
-                return number
-            trial.add(f"\0{number}", *place, takes)
-        return missing
+        return min(missing, _room(self.pool, self._need(self._config(fleet)), missing))
 
     # --- changes ------------------------------------------------------------------------------------------
 
@@ -219,12 +215,25 @@ class _Step:
         return wanted | {member.id: everyone[member.id] for member in starting}
 
     def _least(self, members: Sequence[Member], demand_rps: float) -> dict[str, ResourceConfig]:
-        shares = [
+        shares = self._shares(members)
+        configs = least_quotas(self.table, shares, demand_rps)
+        if self.demand.backlog > 0 and fleet_rate_rps(self.table, configs) < demand_rps:
+            # What waits is late already: the way out is to serve most, whatever a batch takes.
+            configs = [self._flat_out(share) for share in shares]
+        return {member.id: config for member, config in zip(members, configs, strict=True)}
+
+    def _shares(self, members: Iterable[Member]) -> list[Share]:
+        return [
             Share(member.config.sm_pct, member.config.quota_pct + self._room_to_grow(member))
             for member in members
         ]
-        configs = least_quotas(self.table, shares, demand_rps)
-        return {member.id: config for member, config in zip(members, configs, strict=True)}
+
+    def _flat_out(self, share: Share) -> ResourceConfig:
+        """The configuration with the largest throughput."""
+        quota_pct = min(share.most_quota_pct, 100.0)
+        configs = [ResourceConfig(share.sm_pct, quota_pct, batch) for batch in self.table.batches]
+        most = self.case.spec.max_batch
+        return max(configs, key=lambda one: one.batch / latency_ms(self.case.times, one, most))
 
     def _room_to_grow(self, member: Member) -> float:
         """An equal part of what its row has left: its neighbours may want the rest."""
@@ -254,13 +263,9 @@ class _Step:
             found.append(Resize(id_, self.case.spec.name, config.quota_pct, config.batch, reason))
         return found
 
-    def is_short(self) -> bool:
-        """Whether an instance of the fleet is missing."""
-        return self.fleet is not None and self._missing(self.fleet) > 0
-
-    def served_part(self) -> float:
-        """Part of the demand that is served, for whose turn it is."""
-        return self.capacity_rps() / max(self.demand.ahead, IDLE_RPS)
+    def part(self) -> float:
+        """Part of the fleet that is there."""
+        return 1.0 if self.fleet is None else 1.0 - self._missing(self.fleet) / self.fleet.number
 
     def start_one(self) -> Action | None:
         """Start one instance of the fleet; None: there is no room for it."""
@@ -298,11 +303,7 @@ class _Step:
 
     def capacity_rps(self) -> float:
         """What the instances serve within the objective at the quotas that they could have."""
-        shares = [
-            Share(member.config.sm_pct, member.config.quota_pct + self._room_to_grow(member))
-            for member in self.live.values()
-        ]
-        return fleet_rate_rps(self.table, least_quotas(self.table, shares, math.inf)) if shares else 0.0
+        return most_rate_rps(self.table, self._shares(self.live.values()))
 
     def memory(self) -> dict[str, Any]:
         """What to remember of the function."""
@@ -315,14 +316,26 @@ class _Step:
 
 def _place(pool: Pool, takes: Need) -> tuple[str, int] | None:
     """A row of its own, on the GPU with the fewest SMs to spare."""
-    best: tuple[float, str, int] | None = None
+    fitting = ((gpu.free_sm_pct, gpu.id) for gpu in pool.gpus.values() if _fits(gpu, takes) > 0)
+    _, best = min(fitting, default=(0.0, None))
+    return None if best is None else (best, pool.gpus[best].free_row())
+
+
+def _room(pool: Pool, takes: Need, most: int) -> int:
+    """How many instances fit, each in a row of its own; no more than `most` are counted."""
+    found = 0
     for gpu in pool.gpus.values():
-        spare = gpu.free_sm_pct - takes.sm_pct
-        if spare < -TOLERANCE or (best is not None and (spare, gpu.id) > best[:2]):
-            continue
-        if (
-            takes.memory_mib <= gpu.free_memory_mib + TOLERANCE
-            and takes.host_cores <= gpu.free_host_cores + TOLERANCE
-        ):
-            best = spare, gpu.id, gpu.free_row()
-    return None if best is None else (best[1], best[2])
+        if found >= most:
+            break
+        found += _fits(gpu, takes)
+    return found
+
+
+def _fits(gpu: Gpu, takes: Need) -> int:
+    """How many instances fit on a GPU, each in a row of its own."""
+    fits = (gpu.free_sm_pct + TOLERANCE) / takes.sm_pct
+    if fits >= 1 and takes.memory_mib > 0:
+        fits = min(fits, (gpu.free_memory_mib + TOLERANCE) / takes.memory_mib)
+    if fits >= 1 and takes.host_cores > 0:
+        fits = min(fits, (gpu.free_host_cores + TOLERANCE) / takes.host_cores)
+    return max(int(fits), 0)

@@ -1,11 +1,10 @@
 """`Demand`: what `hybrid` plans for, from forecasts and from how often they were too low.
 
-    peak       the largest rate of late, but for ticks whose requests are a share `FORGIVEN` of what may be
-               late
-    upper      upper quantile of the forecast, but not above both its mean and the peak: after a step the
-               forecast's spread is wide, and says rates possible that never were
+    upper      upper quantile of the forecast, but not above that of a Poisson process at its mean: what a
+               rate varies beyond that are bursts, for which there are surprises
     surprise   a tick with more arrivals than a Poisson process at `upper` would bring
-    floor      the peak of the surprises alone
+    floor      the largest rate of the surprises, but for those whose requests are a share `FORGIVEN` of what
+               may be late
     quick      max(upper, floor): what quotas are set for. A quota follows within a tick, too late for a
                surprise; so what comes by surprise often enough to matter is kept ready for
     ahead      the same at the horizon of a cold start: what instances are there for
@@ -37,6 +36,13 @@ ready for."""
 
 BEYOND = 3.0
 """Standard deviations of a Poisson count above the forecast from which a tick is a surprise."""
+
+POISSON = 1.645
+"""Standard deviations of a second's Poisson count up to which an upper quantile is believed: its 95 %."""
+
+FIRST_S = 10.0
+"""Time after a function's first request in which nothing counts as a surprise, s: that there are requests at
+all is new, and says nothing of how they vary."""
 
 HOLD_S = 5.0
 """Time over which the largest upper quantile counts, s: a quota goes up at once, and down after it."""
@@ -75,8 +81,8 @@ class Demand:
 def start() -> dict[str, Any]:
     """Nothing seen.
 
-    The memory holds: `periods`, the last two, [begin, all ticks, surprises] with a histogram each; `held`,
-    [time, upper], those of the last `HOLD_S` that none after them exceeds; `peak` and `floor`, of the periods.
+    The memory holds: `periods`, the last two, [begin, all ticks, surprises] with a histogram each; `peak` and
+    `floor` of them; `held`, [time, upper], those of the last `HOLD_S` that none after them exceeds.
     """
     return {"at_s": None, "periods": [], "held": [], "peak": 0.0, "floor": 0.0}
 
@@ -89,13 +95,14 @@ def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, An
         dt_s = now_s - before_s
         expected = float(memory["held"][0][1])
         beyond = expected + BEYOND * math.sqrt(max(expected, 1.0 / dt_s) / dt_s)
-        periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=rate_rps > beyond)
+        surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
+        periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
         forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile)
         peak, floor = (_peak_rps(periods, which, forgiven) for which in (ALL, SURPRISES))
         found |= {"periods": periods, "peak": peak, "floor": floor}
     elif memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
         found |= {"periods": [], "peak": 0.0, "floor": 0.0}
-    upper = _believed(case.soon, found["peak"])
+    upper = _believed(case.soon)
     held = [[at, rps] for at, rps in memory["held"] if now_s - at < HOLD_S and rps > upper]
     return found | {"held": [*held, [now_s, upper]]}
 
@@ -109,10 +116,15 @@ def demand(memory: Mapping[str, Any], case: Case, at_once: int) -> Demand:
     """
     backlog = max(case.queue - at_once, 0) / EMPTY_S
     quick = max(memory["held"][0][1], memory["floor"])
-    ahead = max(_believed(case.forecast, memory["peak"]), quick)
-    known_s = memory["at_s"] - memory["periods"][0][0] if memory["periods"] else 0.0
+    ahead = max(_believed(case.forecast), quick)
+    known_s = _known_s(memory, memory["at_s"])
     most = max(ahead, memory["peak"]) * (1.0 + RECORD * NEXT_S / (known_s + NEXT_S))
     return Demand(quick, backlog, ahead, most)
+
+
+def _known_s(memory: Mapping[str, Any], now_s: float) -> float:
+    """Since when rates are known, s."""
+    return float(now_s - memory["periods"][0][0]) if memory["periods"] else 0.0
 
 
 ALL, SURPRISES = 1, 2
@@ -148,6 +160,6 @@ def _peak_rps(periods: list[list[Any]], which: int, forgiven: float) -> float:
     return 0.0
 
 
-def _believed(forecast: Forecast, peak: float) -> float:
-    """The upper quantile, but no rate that neither was seen lately nor is expected."""
-    return min(forecast.upper_rps, max(forecast.mean_rps, peak))
+def _believed(forecast: Forecast) -> float:
+    """The upper quantile, but for bursts, rps."""
+    return min(forecast.upper_rps, forecast.mean_rps + POISSON * math.sqrt(forecast.mean_rps))

@@ -18,10 +18,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from rapp.types import FloatArray
-from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PATIENCE, PER_INSTANCE, PlanTable, plan_table
+from scaler.capacity.fleet import partition, served_rps
+from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PER_INSTANCE, PlanTable, plan_table
 from scaler.core.corrected import CorrectedTimes, corrected
 from scaler.policies.base import Case
+from scaler.sources.service_times import ServiceTimes
 
 BESIDE = 1.05
 """Factor on observed execution times. They hold how much neighbours slow each other at the load there is, up
@@ -29,6 +30,12 @@ to 1.10 (V100 pairs: median 1.09); at the next load they may do so by half of it
 
 START_PRICE = 0.02
 """GPU-seconds of any start or stop beside the cold start, so that nothing moves for a gain of no account."""
+
+COARSE = 1.05
+"""Observed times are rounded up to powers of it: a table of plans takes a tenth of a second to make."""
+
+PATIENCE = 2
+"""Numbers of instances that may be dearer than the best before the search ends; costs fall, then rise."""
 
 LIFETIME_S = 60.0
 """Time for which an instance that is needed now is expected to be needed, s: Knative's stable window."""
@@ -74,15 +81,31 @@ class Fleet:
 
 def planned_table(case: Case) -> PlanTable:
     """Plans of a function by execution times as observed, and `BESIDE`."""
-    plain, device, pace = case.times, 1.0, 1.0
-    if isinstance(case.times, CorrectedTimes):
-        # One factor for all configurations, so that tables are kept while it stays.
-        plain = case.times.plain
-        pace = float(np.exp(np.mean(np.log(case.times.device_ms / plain.device_ms))))
-        device = pace * case.times.device_over_pace
     spec = case.spec
-    times = corrected(plain, device_factor=BESIDE * device, pace_factor=BESIDE * pace, spread=0.0)
-    return plan_table(times, case.slo_ms - spec.max_batch_delay_ms, spec.slo_quantile, spec.max_batch)
+    return _table(case.times, case.slo_ms - spec.max_batch_delay_ms, spec.slo_quantile, spec.max_batch)
+
+
+# The core keeps the times of a correction, so that they are known again by identity.
+@lru_cache(maxsize=4096)
+def _table(times: ServiceTimes, slo_ms: float, quantile: float, max_batch: int) -> PlanTable:
+    plain, device, pace = times, 1.0, 1.0
+    if isinstance(times, CorrectedTimes):
+        # One factor for all configurations, so that tables are kept while it stays.
+        plain = times.plain
+        pace = float(np.exp(np.mean(np.log(times.device_ms / plain.device_ms))))
+        device = pace * times.device_over_pace
+    device, pace = (
+        COARSE ** math.ceil(math.log(f * BESIDE) / math.log(COARSE) - 0.25) for f in (device, pace)
+    )
+    slowed = corrected(plain, device_factor=device, pace_factor=pace, spread=0.0)
+    return plan_table(slowed, slo_ms, quantile, max_batch)
+
+
+def _planned(observed: float) -> float:
+    """The factor to plan with for one that was observed."""
+    steps = math.log(observed * BESIDE) / math.log(COARSE)
+    # Half a percent short of a step is the step: no correction at all is one.
+    return float(COARSE ** math.ceil(steps - 0.1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +124,14 @@ class Wanted:
 
 def cost(table: PlanTable, fleet: Fleet, rps: float) -> float:
     """GPU-seconds a second of a fleet at a rate; infinite: it cannot serve it."""
-    served = _served(table, fleet.number)[_partition(table, fleet.sm_pct)]
+    served = served_rps(table, fleet.number)[partition(table, fleet.sm_pct)]
     at = int(np.searchsorted(served, rps))
     return fleet.number * fleet.sm_pct * (at + 1) / 1e4 if at < len(served) else math.inf
 
 
 def most_rps(table: PlanTable, fleet: Fleet) -> float:
     """What a fleet serves at full quota."""
-    return float(_served(table, fleet.number)[_partition(table, fleet.sm_pct), -1]) if fleet.number else 0.0
+    return float(served_rps(table, fleet.number)[partition(table, fleet.sm_pct), -1]) if fleet.number else 0.0
 
 
 def suits(table: PlanTable, fleet: Fleet, wanted: Wanted) -> bool:
@@ -130,7 +153,7 @@ def cheapest(
         math.ceil(math.log(max(rps, 1e-3)) / math.log(DEMAND_STEP) - 1e-9)
         for rps in (wanted.rps, max(wanted.most_rps, wanted.rps))
     )
-    s = None if sm_pct is None else _partition(table, sm_pct)
+    s = None if sm_pct is None else partition(table, sm_pct)
     return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcity)
 
 
@@ -141,7 +164,7 @@ def _cheapest(
     rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
     best, worse = (math.inf, 0, 0), 0
     for number in (number for number in NUMBERS if number >= least):
-        served = _served(table, number)
+        served = served_rps(table, number)
         enough = (served >= rps).argmax(axis=1)
         quota = (enough + 1.0) / served.shape[1]
         share = (
@@ -156,16 +179,6 @@ def _cheapest(
             if worse == PATIENCE:
                 break
     return Fleet(best[1], float(table.sm_pct[best[2]])) if math.isfinite(best[0]) else None
-
-
-@lru_cache(maxsize=16_384)
-def _served(table: PlanTable, number: int) -> FloatArray:
-    """(S, Q) rate of `number` instances by SM partition and quota, with the best batch at each."""
-    return np.maximum.accumulate(table.rates_rps(number).max(axis=1), axis=-1)
-
-
-def _partition(table: PlanTable, sm_pct: float) -> int:
-    return max(int(np.searchsorted(table.sm_pct, sm_pct + 1e-9)) - 1, 0)
 
 
 def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
