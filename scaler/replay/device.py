@@ -42,6 +42,8 @@ def slowed(w: World, i: int) -> float:
     g = w.row_table[one.row].row_gpu
     others = w.busy_rows[g] - (1 if w.row_table[one.row].on_device_count > 0 else 0)
     factor, r = 1.0, one.row
+    if others == 0:
+        return factor
     # The rows of a GPU lie side by side.
     while r > 0 and w.row_table[r - 1].row_gpu == g:
         r -= 1
