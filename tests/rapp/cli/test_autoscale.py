@@ -91,11 +91,27 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield Cluster(tmp_path, state, server, url)
 
 
-def test_advice_is_json_lines_with_reasons_and_changes_nothing(cluster: Cluster) -> None:
-    process = cluster.spawn("--each-tick", "--ticks", "5", "--log", str(cluster.folder / "log.jsonl"))
-    out, err = process.communicate(timeout=RUNS_S)
-    assert process.returncode == 0, err
-    lines = [json.loads(line) for line in out.splitlines()]
+@pytest.fixture
+def advised(
+    cluster: Cluster, rapp: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """`rapp autoscale` in this process: the lines that it printed."""
+    # The client reads KUBECONFIG when it is imported.
+    location = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(location, cluster.environment["KUBECONFIG"])
+
+    def run(*arguments: object) -> list[dict[str, Any]]:
+        ended = rapp("autoscale", *cluster.arguments, *arguments)
+        assert ended.code == 0, ended.err
+        return [json.loads(line) for line in ended.out.splitlines()]
+
+    return run
+
+
+def test_advice_is_json_lines_with_reasons_and_changes_nothing(
+    cluster: Cluster, advised: Callable[..., Any]
+) -> None:
+    lines = advised("--each-tick", "--ticks", "5", "--log", cluster.folder / "log.jsonl")
     assert (lines[0]["event"], lines[-1]["event"]) == ("started", "stopped")
     decisions = [line for line in lines if line["event"] == "decision"]
     assert {line["mode"] for line in decisions} == {"advice"}
@@ -160,17 +176,14 @@ def test_what_cannot_be_is_one_line(
     assert ended.line().startswith(line)
 
 
-def test_a_server_that_is_not_there_is_waited_for(cluster: Cluster, rapp: Callable[..., Any]) -> None:
+def test_a_server_that_is_not_there_is_waited_for(cluster: Cluster, advised: Callable[..., Any]) -> None:
     cluster.state.close()
     config = (cluster.folder / "kubeconfig").read_text()
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     server = json.loads(config)["clusters"][0]["cluster"]["server"]
     (cluster.folder / "kubeconfig").write_text(config.replace(server, nobody))
-    process = cluster.spawn("--ticks", "6")
-    out, err = process.communicate(timeout=RUNS_S)
-    assert process.returncode == 0, err
-    lines = [json.loads(line) for line in out.splitlines()]
+    lines = advised("--ticks", "6")
     blind = [line["detail"] for line in lines if line["event"] == "nothing could be observed"]
     assert "cannot be reached" in blind[0]
     assert blind[0].endswith("next try in 0.2 s")
