@@ -44,7 +44,8 @@ class KubernetesBackend:
         templates: the pods to make.
         counters: where counts of requests come from.
         app: the application; a controller sees and changes its pods only.
-        clock: time of day, s, as pods carry it.
+        clock: time of day, s, by which pods are dated; default: this machine's, put right by what the API
+            server says in its answers, or else new pods would seem to have been starting for long.
         nodes: labels of the nodes to use; empty: all that have GPUs.
     """
 
@@ -56,12 +57,13 @@ class KubernetesBackend:
         counters: FunctionCounters,
         *,
         app: str = "rapp",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         nodes: str = "",
     ) -> None:
         self.app, self._api, self._memory_mib, self._templates = app, api, memory_mib, templates
         self._counters, self._since = counters, Since()
-        self._clock, self._now_s = clock, -float("inf")
+        self._clock: Callable[[], float] = self._server_time_s if clock is None else clock
+        self._now_s = -float("inf")
         chosen = pods.selector(app)
         self._pods = Mirror(
             "pods",
@@ -122,6 +124,9 @@ class KubernetesBackend:
                 "pod %s has our labels, and does not say which instance it is: it is left alone", name
             )
         return one
+
+    def _server_time_s(self) -> float:
+        return time.time() + self._api.ahead_s
 
     def _now(self) -> float:
         self._now_s = max(self._now_s, self._clock())

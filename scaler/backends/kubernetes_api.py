@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import time
 from collections.abc import Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +31,9 @@ Json = dict[str, Any]
 GONE, CONFLICT, NOT_FOUND = 410, 409, 404
 TIMEOUT_S = (3.0, 10.0)
 """Of a call: to connect, and to wait for bytes, s."""
+
+CLOCKS_AGREE_S = 2.0
+"""Clocks that differ by less are taken as one."""
 
 PAGE = 500
 """Objects a page of a list: what client-go's pager asks for."""
@@ -61,6 +67,8 @@ class KubernetesApi:
 
     def __init__(self, api: Any, namespace: str) -> None:
         self.namespace = namespace
+        self.ahead_s = 0.0
+        """How far the server's clock of day, by which pods are dated, is ahead of this machine's, s."""
         self._client = api
         self._core, self._coordination = client.CoreV1Api(api), client.CoordinationV1Api(api)
 
@@ -128,11 +136,11 @@ class KubernetesApi:
 
     def create_pod(self, body: Json) -> Json:
         """Make a pod; what the server made of it."""
-        return _called(self._core.create_namespaced_pod, self.namespace, body)
+        return self._call(self._core.create_namespaced_pod, self.namespace, body)
 
     def read_pod(self, name: str) -> Json:
         """A pod as it is now."""
-        return _called(self._core.read_namespaced_pod, name, self.namespace)
+        return self._call(self._core.read_namespaced_pod, name, self.namespace)
 
     def patch_pod(self, name: str, body: Json) -> Json:
         """Merge into a pod; a `metadata.resourceVersion` in it has to be the pod's still."""
@@ -141,34 +149,42 @@ class KubernetesApi:
         # and merge; of annotations the two ways to merge make the same.
         is_asked = "_content_type" in inspect.signature(call).parameters
         merge = {"_content_type": "application/merge-patch+json"} if is_asked else {}
-        return _called(call, name, self.namespace, body, **merge)
+        return self._call(call, name, self.namespace, body, **merge)
 
     def delete_pod(self, name: str, uid: str, grace_s: int | None = None) -> Json:
         """Delete this very pod, not a later one of its name; None: its own time of grace."""
         body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
-        return _called(self._core.delete_namespaced_pod, name, self.namespace, body=body)
+        return self._call(self._core.delete_namespaced_pod, name, self.namespace, body=body)
 
     # --- leases ---------------------------------------------------------------------------------------------
 
     def read_lease(self, name: str) -> Json:
         """A lease as it is now."""
-        return _called(self._coordination.read_namespaced_lease, name, self.namespace)
+        return self._call(self._coordination.read_namespaced_lease, name, self.namespace)
 
     def create_lease(self, body: Json) -> Json:
         """Make a lease; a conflict if there is one."""
-        return _called(self._coordination.create_namespaced_lease, self.namespace, body)
+        return self._call(self._coordination.create_namespaced_lease, self.namespace, body)
 
     def replace_lease(self, name: str, body: Json) -> Json:
         """Write a lease if it is still of the `metadata.resourceVersion` of `body`, else a conflict."""
-        return _called(self._coordination.replace_namespaced_lease, name, self.namespace, body)
+        return self._call(self._coordination.replace_namespaced_lease, name, self.namespace, body)
+
+    def _call(self, call: Any, *args: Any, **options: Any) -> Json:
+        content, date = _called(call, *args, **options)
+        if date is not None:
+            ahead_s = date.timestamp() - time.time()
+            # The header has whole seconds, and is some milliseconds old.
+            self.ahead_s = ahead_s if abs(ahead_s) > CLOCKS_AGREE_S else 0.0
+        return content
 
     def _listed(self, call: Any, *args: Any, **options: Any) -> tuple[list[Json], str]:
         items: list[Json] = []
         more: Json = {}
         while True:
-            page = _called(call, *args, limit=PAGE, **options, **more)
+            page = self._call(call, *args, limit=PAGE, **options, **more)
             items += page["items"]
             following = page["metadata"].get("continue")
             if not following:
@@ -217,13 +233,21 @@ class Stopped:
                 shutdown()
 
 
-def _called(call: Any, *args: Any, **options: Any) -> Json:
+def _called(call: Any, *args: Any, **options: Any) -> tuple[Json, datetime | None]:
+    """The object that a call answers, and when it was answered by the server's clock."""
     with _errors_told():
         response = call(*args, **options, _preload_content=False, _request_timeout=TIMEOUT_S)
         status, data = response.status, response.data
     if not 200 <= status <= 299:
         raise ApiError(status, _message(status, data))
-    return _object(data)
+    return _object(data), _date(response.headers.get("Date"))
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parsedate_to_datetime(text)
+    except ValueError:
+        return None
 
 
 def _object(data: Any) -> Json:

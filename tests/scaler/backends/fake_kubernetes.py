@@ -62,6 +62,8 @@ class FakeKubernetes:
         """Annotations that somebody else makes to a pod right before the next patch of it."""
         self._due: list[tuple[float, str, str]] = []
         self.ends = False
+        self.ahead_s = 0.0
+        """How far its clock, as its answers have it, is ahead of this machine's, s."""
         threading.Thread(target=self._kubelet, daemon=True).start()
 
     def close(self) -> None:

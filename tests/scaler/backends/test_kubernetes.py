@@ -229,6 +229,14 @@ def test_a_clock_that_is_set_back_stands_still(backend: KubernetesBackend) -> No
     assert [backend.observe().now_s for _ in range(3)] == [10.0, 10.0, 11.0]
 
 
+@pytest.mark.parametrize("ahead_s", [-100.0, 0.0, 100.0])
+def test_times_are_those_of_the_server_that_dates_pods(
+    state: FakeKubernetes, backend: KubernetesBackend, ahead_s: float
+) -> None:
+    state.ahead_s = ahead_s
+    assert backend.observe().now_s - time.time() == pytest.approx(ahead_s, abs=2.0)
+
+
 def test_a_gateway_that_is_none_is_one_line() -> None:
     with pytest.raises(BackendError, match="the gateway cannot be reached"):
         GatewayCounters("http://127.0.0.1:9").read()
