@@ -74,6 +74,28 @@ def test_whatever_is_added_and_resized_nothing_is_overcommitted(operations: list
             assert {need.sm_pct for need in row.needs.values()} == {row.sm_pct}
 
 
+@given(operations=OPERATIONS)
+@quick
+def test_sums_are_those_of_what_is_there_after_any_change_and_in_a_copy(operations: list) -> None:
+    there = pool()
+    for number in range(len(operations)):
+        run(there, operations[number : number + 1])
+        copied = there.copy()
+        for gpu in (*there.gpus.values(), *copied.gpus.values()):
+            needs = [need for row in gpu.rows.values() for need in row.needs.values()]
+            rows = [100 - sum(need.quota_pct for need in row.needs.values()) for row in gpu.rows.values()]
+            assert gpu.free_sm_pct == 100 - sum(row.sm_pct for row in gpu.rows.values())
+            assert gpu.free_memory_mib == gpu.memory_mib - sum(need.memory_mib for need in needs)
+            assert gpu.free_host_cores == gpu.host_cores - sum(need.host_cores for need in needs)
+            assert gpu.gpu_share == sum(need.sm_pct * need.quota_pct for need in needs) / 1e4
+            assert [row.free_quota_pct for row in gpu.rows.values()] == rows
+            assert gpu.most_free_quota_pct == max(rows, default=0)
+    before = content(there)
+    run(copied := there.copy(), operations)
+    assert content(there) == before, "a copy is changed apart"
+    assert copied is not there
+
+
 @given(operations=OPERATIONS, need=NEEDS)
 @quick
 def test_what_is_found_fits_and_if_nothing_is_found_nothing_fits(operations: list, need: Need) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapp.errors import ConfigError
@@ -28,6 +28,16 @@ def test_a_power_law_over_sm_and_a_straight_line_over_the_batch_are_met_exactly(
     device, host = made().device_and_host_ms(sm, batch)
     np.testing.assert_allclose(device, 100 * (1 + batch) / np.sqrt(sm))
     np.testing.assert_allclose(host, np.broadcast_to(3 + batch / 10, device.shape))
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.floats(1, 100), st.integers(1, 40)), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_many_questions_at_once_are_each_by_itself(questions: list[tuple[float, float, int]]):
+    times = made()
+    for risk in Risk:
+        together = times.latency_ms(*np.array(questions).T, risk=risk)
+        alone = [float(times.latency_ms(*question, risk=risk)) for question in questions]
+        np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
 def test_beyond_the_axes_device_time_follows_the_sm_partition_and_the_last_step_of_the_batch():
