@@ -4,7 +4,7 @@ import { byId, clock, duration, element, keep, setText } from "./dom.js";
 
 const MOST = 100; // rows of a list
 
-/** Changes and happenings, the newest first; an advice that is given again is one row that counts. */
+/** Changes and happenings, the newest first. What only repeats is one row that counts: an advice, or a refusal. */
 export class Decisions {
   constructor() { this.rows = []; }
 
@@ -19,20 +19,22 @@ export class Decisions {
 
   addRow(record, change, place) {
     const row = { key: `${record.number}.${place}`, at_s: record.at_s, record, change, times: 1 };
-    if (record.mode === "advice" && change !== null) {
-      const same = (one) => one.record.mode === "advice" && one.record.controller === record.controller
-        && one.change?.kind === change.kind && one.change.id === change.id && one.change.to === change.to;
-      const before = this.rows.findIndex(same);
-      if (before >= 0) row.times += this.rows.splice(before, 1)[0].times;
-    }
+    row.repeats = repeats(record, change);
+    const before = row.repeats === null ? -1 : this.rows.findIndex((one) => one.repeats === row.repeats);
+    if (before >= 0) row.times += this.rows.splice(before, 1)[0].times;
     this.rows.unshift(row);
   }
 }
 
+/** What is the same in repetitions; null: it is done and counts by itself. Starts have another name each time. */
+function repeats({ mode, controller }, change) {
+  if (change === null || (mode !== "advice" && change.why_not === null)) return null;
+  return JSON.stringify([mode, controller, change.kind, change.function, change.kind === "start" ? "" : change.id, change.why_not]);
+}
+
 function became({ record, change, times }) {
   if (change === null) return "";
-  if (change.why_not !== null) return change.why_not;
-  const words = { applied: "ordered", advice: "advice only", failed: "could not be ordered" }[record.mode] ?? record.mode;
+  const words = change.why_not ?? { applied: "ordered", advice: "advice only", failed: "could not be ordered" }[record.mode] ?? record.mode;
   return times > 1 ? `${words}, ${times} times` : words;
 }
 
@@ -64,9 +66,15 @@ export function showControllers(status) {
   });
 }
 
+/** The newest first; of refusals for one reason, which a controller may try again each second, the last. */
+function withoutRepeats(events) {
+  const seen = new Set();
+  return [...events].reverse().filter(({ what }) => !what.includes(" refused: ") || (!seen.has(what) && seen.add(what)));
+}
+
 /** @param events of the server, the oldest first. */
 export function showEvents(events, epochS) {
-  keep(byId("events"), events.slice(-MOST).reverse(), (one) => `${one.at_s} ${one.instance} ${one.what}`, () => cells("", "left", "left wrap"), (row, one) => {
+  keep(byId("events"), withoutRepeats(events).slice(0, MOST), (one) => `${one.at_s} ${one.instance} ${one.what}`, () => cells("", "left", "left wrap"), (row, one) => {
     fill(row, [clock(epochS + one.at_s), one.instance, one.what]);
   });
 }

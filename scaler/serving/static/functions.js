@@ -5,7 +5,7 @@ import { byId, drawn, element, keep, number, percent, setAttribute, setText } fr
 
 const OPEN_AT_MOST = 6; // functions whose charts are open at first
 const COLOURS = 8;
-const CAP = 3; // objectives that the latency axis shows at most, so that the objective can be told from 0
+const CAP = 3; // axes reach to so many objectives, or so many times the load, at most: more would flatten what matters
 const MANY = 12; // functions from which on the list scrolls by itself
 
 /** Class of a function's colour; after eight they come again, and names tell them apart. */
@@ -82,7 +82,7 @@ function update(row, one, status, columns) {
 function drawCharts(row, one, status, columns) {
   const common = { nowS: status.now_s, spanS: spanOf(status, columns), atS: columns.at_s };
   chart(row.querySelector(".load-chart svg"), {
-    ...common, unit: "requests/s", least: 1, goal: null,
+    ...common, unit: "requests/s", least: 1, goal: null, cap: CAP * Math.max(1, ...columns.rps, ...columns.planned_rps),
     title: `Load of ${one.name}: ${number(one.rps)} requests/s now, at most ${number(Math.max(0, ...columns.rps))} in the last minutes`,
     lines: [{ values: columns.capacity_rps, style: "capacity" }, { values: columns.planned_rps, style: "forecast" }, { values: columns.rps, style: "load" }],
   });
