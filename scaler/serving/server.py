@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import resource
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -24,6 +23,7 @@ from rapp.errors import RappError
 from scaler.functions import FunctionSpec
 from scaler.serving.devices import CpuDevice, open_device
 from scaler.serving.fleet import Fleet
+from scaler.serving.folder import network_folder
 from scaler.serving.gateway import TIMEOUT_S, Gateway
 from scaler.serving.http import KEEP_ALIVE_S, LimitedProtocol
 from scaler.serving.initial import initial_decision
@@ -120,8 +120,8 @@ async def _run(options: ServerOptions, sock: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        with tempfile.TemporaryDirectory(prefix="rapp-serve-") as folder:
-            networks = await prepare_all(options.functions, Path(folder))
+        with network_folder() as folder:
+            networks = await prepare_all(options.functions, folder)
             fleet = Fleet(options.functions, networks, device)
             fleet.log = options.log
             await _serve(fleet, options, sock, stop)
@@ -139,6 +139,9 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
         assert not refused, f"what fits is not refused: {refused}"
         stop.server = server
         options.on_start(fleet)
+        # What was made until now stays; looking through it again and again would hold up requests.
+        gc.collect()
+        gc.freeze()
         await server.serve(sockets=[sock])
         options.log("the server stops")
     finally:

@@ -57,6 +57,10 @@ class WorkerProcess:
                 # A group of its own: Ctrl-C is for the gateway.
                 process_group=0,
             )
+        # From the first: importing a runtime would disturb the partitions of others.
+        if cores := start["device"].get("cores"):
+            with suppress(OSError):  # the child says so when it cannot have them itself
+                os.sched_setaffinity(self._process.pid, cores)
         self._loop.add_reader(ours.fileno(), self._read)
         self.send(start)
 

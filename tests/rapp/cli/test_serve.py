@@ -57,7 +57,8 @@ def test_it_prints_a_table_and_where_it_serves_and_ends_with_0_on_sigint(tmp_pat
         assert server.process.wait(30) == 0
 
 
-def test_killed_it_leaves_no_worker_behind(tmp_path: Path) -> None:
+def test_killed_it_leaves_no_worker_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     random_network(tmp_path / "net.onnx")
     with running(tmp_path, [{"name": "one", "network": "net.onnx", "slo_ms": 60}]) as server:
         server.wait_ready()
@@ -68,6 +69,13 @@ def test_killed_it_leaves_no_worker_behind(tmp_path: Path) -> None:
         while Path(f"/proc/{pid}").exists() and time.monotonic() < end_s:
             time.sleep(0.02)
         assert not Path(f"/proc/{pid}").exists()
+    # What it left on the disk goes with the next start.
+    (left,) = tmp_path.glob("rapp-serve-*")
+    with running(tmp_path, [{"name": "one", "network": "net.onnx", "slo_ms": 60}]) as server:
+        (folder,) = tmp_path.glob("rapp-serve-*")
+        assert folder != left
+        assert server.stop() == 0
+    assert list(tmp_path.glob("rapp-serve-*")) == []
 
 
 class TestCannotStart:
