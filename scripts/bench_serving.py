@@ -4,11 +4,12 @@
     python scripts/bench_serving.py --work /tmp/bench --only overhead
     python scripts/bench_serving.py --work /tmp/bench --soak-minutes 30
 
-Each server runs one ONNX Runtime session of one thread, with batches of at most 4 and no wait for them to
-fill, and gets the same tensors (1 x 3 x 224 x 224, float32, in binary) from the same generator. Peers
-are installed from PyPI into venvs under --work, with the onnxruntime and numpy that RaPP has here; LitServe
-uses its faster queue. In every repetition the servers take turns, first one first, then another: what else
-happens on the machine meets all of them, and ratios are taken within a repetition.
+Each server runs one ONNX Runtime session of one thread, with batches of at most --batch and no wait for them
+to fill, and gets the same tensors (1 x 3 x 224 x 224, float32, in binary) from the same generator. On one
+core a batch of four takes as long as four requests, so that 1 is the default. Peers are installed from PyPI
+into venvs under --work, with the onnxruntime and numpy that RaPP has here; LitServe uses its faster queue. In
+every repetition the servers take turns, first one first, then another: what else happens on the machine meets
+all of them, and ratios are taken within a repetition.
 
     saturation   answers a second while 16 requests are always on the way
     own 70 %     latencies at 70 % of the server's own saturation in this repetition, Poisson arrivals
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ from scaler.trace import ArrivalProcess
 NETWORKS = ("light_squeezenet", "light_resnet50")
 SHARE = 0.7
 OVERHEAD_RPS = 500.0
+SOAK_BATCH = 4
+"""Which the soak changes, too."""
 
 
 def main() -> None:
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--saturation-s", type=float, default=8.0)
     parser.add_argument("--latency-s", type=float, default=15.0)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--realtime", action="store_true", help="before other programs (root; SCHED_RR)")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--servers", default=",".join(SERVERS))
@@ -62,7 +66,8 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     results = given.work / "results.jsonl"
     if given.soak_minutes is not None:
-        append(results, soak(case_of(NETWORKS[0], given), given.work, given.soak_minutes))
+        case = replace(case_of(NETWORKS[0], given), batch=SOAK_BATCH)
+        append(results, soak(case, given.work, given.soak_minutes))
     elif given.only != "tables":
         for number in range(given.repetitions):
             if given.only != "overhead":

@@ -13,7 +13,7 @@ from scaler.live.load_report import LoadReport
 from scaler.trace import ArrivalProcess, Trace
 
 IN_FLIGHT = 16
-"""Requests that are always on the way at saturation: four batches of four."""
+"""Requests that are always on the way at saturation."""
 
 WARM_S = 2.0
 """Left out at the beginning of each measurement, s."""

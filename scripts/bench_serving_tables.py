@@ -36,8 +36,10 @@ def write_tables(rows: list[Row], document: Path) -> None:
 def _lines(rows: list[Row]) -> Iterator[str]:
     yield _machine(rows)
     peers = [row for row in rows if row["kind"] == "peers"]
-    for network in dict.fromkeys(row["network"] for row in peers):
-        yield from _peers([row for row in peers if row["network"] == network], network)
+    for network, batch in sorted({(row["network"], row["batch"]) for row in peers}, reverse=True):
+        yield from _peers(
+            [row for row in peers if (row["network"], row["batch"]) == (network, batch)], network
+        )
     yield from _overhead([row for row in rows if row["kind"] == "overhead"])
     for row in rows:
         if row["kind"] == "soak":
