@@ -77,8 +77,8 @@ def test_kill_9_under_load(server: RunningServer) -> None:
     assert kills >= 5
     assert outcomes["right"] > 50
     assert set(outcomes) <= {"right", "429", "503"}, outcomes
-    # Half a second for a client that is itself kept waiting by a busy machine.
-    assert max(slowest_s) < TIMEOUT_MS / 1e3 + 0.5
+    # The rest is for clients and gateway that a busy machine keeps waiting; without a deadline it is 30 s.
+    assert max(slowest_s) < TIMEOUT_MS / 1e3 + 5
     after = server.observation()["functions"]["net"]
     counted = {name: after[name] - before[name] for name in ("arrivals", "completed", "refused")}
     total = sum(outcomes.values())
