@@ -50,6 +50,7 @@ class TestContractWithoutDemand(PolicyContract):
     """Where nothing comes it waits as long as the function says."""
 
     follows_demand = False
+    test_it_is_pure_and_cannot_overcommit = None  # as above, and takes seconds
 
     @pytest.fixture
     def policy(self) -> Policy:
