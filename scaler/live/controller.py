@@ -62,6 +62,7 @@ class Controller:
         self._clock: Clock = RealClock() if clock is None else clock
         tick_s = core.settings.tick_s
         self._ticks = Ticks(self._clock.now_s(), tick_s)
+        self._made = 0
         self._backoff = Backoff(tick_s)
         self._state = None if state_file is None else state_file.read()
         self._unseen: set[str] = set()
@@ -71,16 +72,17 @@ class Controller:
         """Decide at each tick until `stop` is set; then let go of the lease and the backend.
 
         Args:
-            stop: asked between ticks. most_ticks: after which it ends by itself; None: it does not.
+            stop: asked between ticks. most_ticks: made, after which it ends by itself; None: it does not.
         """
         mode = "makes changes" if self.may_apply else "gives advice"
         self._say(Happening.STARTED, f"{mode} on {self.backend.name} by {self.core.policy.name}")
         try:
-            while most_ticks is None or self._ticks.number < most_ticks:
+            while most_ticks is None or self._made < most_ticks:
                 self._clock.wait_until(self._ticks.next_s, stop)
                 if stop.is_set():
                     break
                 self.tick()
+                self._made += 1
                 skipped = self._ticks.done(self._clock.now_s())
                 if skipped:
                     self._say(Happening.SKIPPED, f"{skipped}: the one before took too long", skipped)
@@ -194,7 +196,7 @@ class Controller:
         finally:
             self.leads = False
             # Before the backend is closed, as it may be told, too.
-            self._say(Happening.STOPPED, f"after {self._ticks.number} ticks; instances serve on")
+            self._say(Happening.STOPPED, f"after {self._made} ticks; instances serve on")
             self.backend.close()
 
     def _say(self, what: Happening, detail: str, number: int = 1) -> None:
