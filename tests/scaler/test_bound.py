@@ -91,7 +91,7 @@ def replayed(table: ServiceTimes, rps: float, policy: str | Policy, slo_ms: floa
     fixed=st.floats(0.0, 0.8),
     slo_ms=st.sampled_from([30.0, 80.0, 300.0]),
 )
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 def test_no_replay_that_meets_its_objective_costs_less(
     rps: float, policy: str, gain: float, fixed: float, slo_ms: float
 ) -> None:
