@@ -47,7 +47,8 @@ class Backend(Protocol):
         serves, one that is drained as draining until it is gone. A change that was made already is no
         error, as a controller that was restarted may decide it again: to start what is there, to drain what
         goes or is gone. A controller that begins to lead applies its first decision even if it is empty, so
-        that a backend can finish what an earlier one began. The first to use an empty row of a GPU gives it its SM partition.
+        that a backend can finish what an earlier one began. The first to use an empty row of a GPU gives it
+        its SM partition.
 
         Returns:
             Those that could not be made: (id of the instance, why).
