@@ -99,7 +99,7 @@ def missing(cell: Cell, part: int, places: Places, keep: Collection[str] = ()) -
         fresh = file.exists() and (policy in keep or _digest_in(file) == policy_digest(policy))
         if not fresh:
             found.append(policy)
-    if "hybrid" in found and "oracle" in cell.policies and "oracle" not in found:
+    if "hybrid" in found and "oracle" in cell.policies and "oracle" not in (*found, *keep):
         found.append("oracle")
     return found
 
