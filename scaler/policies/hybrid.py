@@ -34,7 +34,7 @@ could not be had shows in the rates that are answered.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heapreplace
 from typing import Any
 
@@ -49,6 +49,16 @@ from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, why_below
 from scaler.policies.hybrid_fleets import IDLE_RPS, Fleet, Wanted
 
+LOOK_S = 5.0
+"""Time between two looks for fleets that would cost less, s: their savings take longer to add up."""
+
+HEADROOM_LEFT = 0.75
+"""Part of the headroom that a fleet is chosen with which has to be left: below it another is needed."""
+
+SLACK = 0.05
+"""Part by which a quota may be larger than needed before it is lowered: changes that hardly save anything
+would keep execution times from being corrected, which waits for a tick without changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hybrid:
@@ -61,15 +71,18 @@ class Hybrid:
 
     def start(self) -> Memory:
         """Nothing known of any function."""
-        return {"at_s": None, "functions": {}}
+        return {"functions": {}}
 
     def decide(
         self, memory: Memory, now_s: float, cases: Sequence[Case], pool: Pool
     ) -> tuple[Memory, list[Action], Mapping[str, float]]:
         """As `Policy.decide`."""
         functions = dict(memory["functions"])
-        dt_s = 0.0 if memory["at_s"] is None else max(now_s - memory["at_s"], 0.0)
-        steps = [_Step(functions.get(case.spec.name), case, now_s, dt_s, pool) for case in cases]
+        scarcity = hybrid_fleets.scarcity(pool)
+        steps = [
+            _Step(functions.get(case.spec.name), case, now_s, pool, scarcity, number)
+            for number, case in enumerate(cases)
+        ]
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         actions: list[Action] = [action for step in steps for action in step.drains()]
         wanted = [(step, step.quotas()) for step in steps]
@@ -89,37 +102,47 @@ class Hybrid:
                 heapreplace(short, (step.part(), name, step))
         functions |= {step.case.spec.name: step.memory() for step in steps}
         capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
-        return {"at_s": now_s, "functions": functions}, actions, capacity
+        return {"functions": functions}, actions, capacity
 
 
 class _Step:
     """One function at one tick."""
 
     def __init__(
-        self, memory: Mapping[str, Any] | None, case: Case, now_s: float, dt_s: float, pool: Pool
+        self,
+        memory: Mapping[str, Any] | None,
+        case: Case,
+        now_s: float,
+        pool: Pool,
+        scarcity: float,
+        number: int,
     ) -> None:
-        self.case, self.now_s, self.pool = case, now_s, pool
+        self.case, self.now_s, self.pool, self.scarcity = case, now_s, pool, scarcity
         self.table = hybrid_fleets.planned_table(case)
         self.live = {member.id: member for member in case.members}
-        new: Mapping[str, Any] = {"demand": hybrid_demand.start(), "savings": {}, "fleet": None}
+        # Functions look for rivals in turn, so that a tick never looks for those of all.
+        looked_s = now_s - LOOK_S * (number % 5) / 5
+        demand, none = hybrid_demand.start(), None
+        new: Mapping[str, Any] = {"demand": demand, "fleet": none, "savings": {}, "looked_s": looked_s}
         before = new if memory is None else memory
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
         at_once = sum(member.config.batch for member in case.members)
         self.demand = hybrid_demand.demand(self._demand_memory, case, at_once)
         self._savings: dict[str, float] = dict(before["savings"])
+        self._looked_s: float = before["looked_s"]
         self._started = 0
         self._reason = Reason.DEMAND_UP
-        self.fleet = self._target(before["fleet"], dt_s)
+        self.fleet = self._target(before["fleet"])
 
     # --- which fleet --------------------------------------------------------------------------------------
 
-    def _target(self, before: str | None, dt_s: float) -> Fleet | None:
+    def _target(self, before: str | None) -> Fleet | None:
         """The fleet to have; None: no instance at all."""
         fewest_now, demand = fewest(self.case), self.demand
         if fewest_now == 0 and demand.ahead <= 0:
             return None
         least = max(fewest_now, 1)
-        wanted = Wanted(max(demand.ahead, IDLE_RPS), max(demand.most, IDLE_RPS), least)
+        wanted = Wanted(max(demand.ahead, IDLE_RPS), max(demand.most, IDLE_RPS), least, self.scarcity)
         now = Fleet.named(before) if before is not None else self._present()
         if now is not None and now.number < least:
             now = Fleet(least, now.sm_pct)
@@ -128,34 +151,46 @@ class _Step:
         own = [member for member in self.case.members if member.config.sm_pct == now.sm_pct]
         waiting = sum(member.phase == Phase.READY for member in own) < now.number
         # What is on its way is waited for, unless it would not suffice.
-        if hybrid_fleets.most_rps(self.table, now) < (wanted.rps if waiting else wanted.most_rps):
+        headroom = 0.0 if waiting else HEADROOM_LEFT * wanted.most_rps
+        if hybrid_fleets.most_rps(self.table, now) < max(wanted.rps, headroom):
             return self._needed(now, wanted)
-        return now if waiting else self._exchanged(now, wanted, dt_s)
+        return now if waiting else self._exchanged(now, wanted)
 
-    def _exchanged(self, now: Fleet, wanted: Wanted, dt_s: float) -> Fleet:
+    def _exchanged(self, now: Fleet, wanted: Wanted) -> Fleet:
         """The present fleet, or one that has earned to take its place."""
-        wanted = Wanted(max(self.demand.quick, IDLE_RPS), wanted.most_rps, wanted.least)
-        rivals = hybrid_fleets.options(self.table, now, wanted)
-        if wanted.most_rps <= IDLE_RPS:
-            rivals = [fleet for fleet in [hybrid_fleets.idle(self.table, wanted.least)] if fleet is not None]
+        dt_s = self.now_s - self._looked_s
+        if 0 <= dt_s < LOOK_S:
+            return now
+        self._looked_s = self.now_s
+        wanted = replace(wanted, most_rps=HEADROOM_LEFT * wanted.most_rps)
+        wanted = replace(wanted, rps=max(self.demand.quick, IDLE_RPS))
+        idle = self._idle(wanted)
+        rivals = hybrid_fleets.options(self.table, now, wanted) if idle is None else [idle]
+        # A first look, or one after a long time, counts as one of many.
+        dt_s = min(max(dt_s, 0.0), 2 * LOOK_S)
         self._savings = hybrid_fleets.saved(self._savings, self.table, now, rivals, wanted, dt_s)
         cold_start_s = self.case.spec.cold_start_s
-        for fleet in hybrid_fleets.exchange(self._savings, self.table, now, wanted.rps, cold_start_s):
+        for fleet in hybrid_fleets.exchange(self._savings, self.table, now, wanted, cold_start_s):
             if self._room(fleet) >= self._missing(fleet):
                 self._savings, self._reason = {}, Reason.REPACK
                 return fleet
         return now
 
+    def _idle(self, wanted: Wanted) -> Fleet | None:
+        """The fleet for no demand; None: there is a demand, or nothing meets the objective."""
+        if wanted.most_rps > IDLE_RPS:
+            return None
+        return hybrid_fleets.idle(self.table, wanted.least, self.scarcity)
+
     def _needed(self, now: Fleet | None, wanted: Wanted) -> Fleet:
         """A fleet for a demand that the present one cannot serve; the best that there is room for."""
-        if wanted.most_rps <= IDLE_RPS and now is None:
-            idle = hybrid_fleets.idle(self.table, wanted.least)
-            if idle is not None and self._room(idle) >= self._missing(idle):
-                return idle
+        idle = self._idle(wanted) if now is None else None
+        if idle is not None and self._room(idle) >= self._missing(idle):
+            return idle
         best = now, hybrid_fleets.most_rps(self.table, now) if now is not None else -1.0
         cold_start_s = self.case.spec.cold_start_s
         # The full headroom; if there is no room for it, at least what is expected.
-        for goal in (wanted, Wanted(wanted.rps, wanted.rps, wanted.least)):
+        for goal in (wanted, replace(wanted, most_rps=wanted.rps)):
             if best[1] >= goal.most_rps:
                 break
             for fleet in hybrid_fleets.needed(self.table, now, goal, cold_start_s):
@@ -210,6 +245,8 @@ class _Step:
         ready = [member for member in self.live.values() if member.phase == Phase.READY]
         starting = [member for member in self.live.values() if member.phase != Phase.READY]
         wanted = self._least(ready, self.demand.quick + self.demand.backlog)
+        if not starting:
+            return wanted
         # One that starts is set for the time at which all are there.
         everyone = self._least([*ready, *starting], self.demand.ahead)
         return wanted | {member.id: everyone[member.id] for member in starting}
@@ -250,7 +287,8 @@ class _Step:
             member = self.live[id_]
             before = member.config
             grows = config.quota_pct > before.quota_pct + TOLERANCE
-            if grows != up or (config.quota_pct == before.quota_pct and config.batch == before.batch):
+            little = (1.0 - SLACK) * before.quota_pct < config.quota_pct <= before.quota_pct
+            if grows != up or (little and config.batch <= before.batch):
                 continue
             try:
                 self.pool.resize(id_, self._need(config))
@@ -310,6 +348,7 @@ class _Step:
         return {
             "demand": self._demand_memory,
             "savings": self._savings,
+            "looked_s": self._looked_s,
             "fleet": None if self.fleet is None else self.fleet.name,
         }
 

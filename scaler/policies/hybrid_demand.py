@@ -44,7 +44,7 @@ FIRST_S = 10.0
 """Time after a function's first request in which nothing counts as a surprise, s: that there are requests at
 all is new, and says nothing of how they vary."""
 
-HOLD_S = 5.0
+HOLD_S = 3.0
 """Time over which the largest upper quantile counts, s: a quota goes up at once, and down after it."""
 
 NEXT_S = 60.0

@@ -21,6 +21,7 @@ import numpy as np
 from scaler.capacity.fleet import partition, served_rps
 from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PER_INSTANCE, PlanTable, plan_table
 from scaler.core.corrected import CorrectedTimes, corrected
+from scaler.packing import Pool
 from scaler.policies.base import Case
 from scaler.sources.service_times import ServiceTimes
 
@@ -40,8 +41,11 @@ PATIENCE = 2
 LIFETIME_S = 60.0
 """Time for which an instance that is needed now is expected to be needed, s: Knative's stable window."""
 
-SCARCITIES = (0.0, 0.3, 1.0)
-"""Prices of SMs without quota that fleets are looked for with (`PlanTable.cheapest`)."""
+SCARCE_BELOW = ((0.5, 0.0), (0.25, 0.3), (-math.inf, 1.0))
+"""From which share of the SMs that is free on what SMs without quota cost (as `PlanTable.cheapest`)."""
+
+SCARCITIES = tuple(price for _, price in SCARCE_BELOW)
+"""Prices that fleets are looked for with, so that there are some that fit where others do not."""
 
 IDLE_RPS = 0.01
 """Rate that counts as none: a single request is to meet the objective."""
@@ -115,18 +119,29 @@ class Wanted:
     Args:
         rps: rate that it is paid for. most_rps: rate that it has to be able to serve at full quota.
         least: instances that it has to have.
+        scarcity: price of SMs that are set aside without quota, against those with it.
     """
 
     rps: float
     most_rps: float
     least: int
+    scarcity: float = 0.0
 
 
-def cost(table: PlanTable, fleet: Fleet, rps: float) -> float:
-    """GPU-seconds a second of a fleet at a rate; infinite: it cannot serve it."""
+def scarcity(pool: Pool) -> float:
+    """What SMs without quota cost: nothing while there are plenty, all of it once few are left."""
+    left = sum(gpu.free_sm_pct for gpu in pool.gpus.values()) / (100.0 * max(len(pool.gpus), 1))
+    return next(price for least, price in SCARCE_BELOW if left >= least)
+
+
+def cost(table: PlanTable, fleet: Fleet, wanted: Wanted) -> float:
+    """GPU-seconds a second of a fleet, with those of scarce SMs; infinite: it cannot serve what is wanted."""
     served = served_rps(table, fleet.number)[partition(table, fleet.sm_pct)]
-    at = int(np.searchsorted(served, rps))
-    return fleet.number * fleet.sm_pct * (at + 1) / 1e4 if at < len(served) else math.inf
+    at = int(served.searchsorted(wanted.rps))
+    if at == len(served):
+        return math.inf
+    quota = (at + 1) / len(served)
+    return fleet.number * fleet.sm_pct / 100 * (quota + wanted.scarcity * (1.0 - quota))
 
 
 def most_rps(table: PlanTable, fleet: Fleet) -> float:
@@ -190,27 +205,27 @@ def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
     return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
 
 
-def idle(table: PlanTable, least: int) -> Fleet | None:
+def idle(table: PlanTable, least: int, scarcity: float) -> Fleet | None:
     """The fleet of a function without requests: of those that cost little, the one that could serve most."""
-    wanted = Wanted(IDLE_RPS, IDLE_RPS, least)
-    first = cheapest(table, wanted)
+    wanted = Wanted(IDLE_RPS, IDLE_RPS, least, scarcity)
+    first = cheapest(table, wanted, scarcity=scarcity)
     if first is None:
         return None
-    most = IDLE_PRICE * cost(table, first, IDLE_RPS)
+    most = IDLE_PRICE * cost(table, first, wanted)
     fleets = [Fleet(first.number, float(sm)) for sm in table.sm_pct if sm <= max(IDLE_SM_PCT, first.sm_pct)]
     return max(
-        (fleet for fleet in fleets if cost(table, fleet, IDLE_RPS) <= most),
+        (fleet for fleet in fleets if cost(table, fleet, wanted) <= most),
         key=lambda fleet: (most_rps(table, fleet), -fleet.sm_pct),
     )
 
 
-def price(table: PlanTable, now: Fleet | None, fleet: Fleet, rps: float, cold_start_s: float) -> float:
+def price(table: PlanTable, now: Fleet | None, fleet: Fleet, wanted: Wanted, cold_start_s: float) -> float:
     """GPU-seconds of an exchange: cold starts of what is new, and of what goes, which may be wanted again."""
     same = min(now.number, fleet.number) if now is not None and now.sm_pct == fleet.sm_pct else 0
-    new, total = fleet.number - same, cost(table, fleet, rps) * cold_start_s + START_PRICE
+    new, total = fleet.number - same, cost(table, fleet, wanted) * cold_start_s + START_PRICE
     paid = new * total / fleet.number
     if now is not None and now.number > same:
-        before = cost(table, now, rps)
+        before = cost(table, now, wanted)
         gone = (before if math.isfinite(before) else 0.0) * cold_start_s + START_PRICE
         paid += (now.number - same) * gone / now.number
     return paid
@@ -223,8 +238,8 @@ def needed(table: PlanTable, now: Fleet | None, wanted: Wanted, cold_start_s: fl
     """
 
     def total(fleet: Fleet) -> float:
-        running = LIFETIME_S * cost(table, fleet, wanted.rps)
-        return running + price(table, now, fleet, wanted.rps, cold_start_s)
+        running = LIFETIME_S * cost(table, fleet, wanted)
+        return running + price(table, now, fleet, wanted, cold_start_s)
 
     return sorted(options(table, now, wanted), key=lambda fleet: (total(fleet), fleet))
 
@@ -233,22 +248,24 @@ def saved(
     savings: Savings, table: PlanTable, now: Fleet, rivals: Iterable[Fleet], wanted: Wanted, dt_s: float
 ) -> dict[str, float]:
     """What each rival would have saved by now, GPU-seconds; those that would not have are forgotten."""
-    here = cost(table, now, wanted.rps)
+    here = cost(table, now, wanted)
     found = {}
     for fleet in dict.fromkeys([*(Fleet.named(name) for name in savings), *rivals]):
         if fleet == now or not suits(table, fleet, wanted):
             continue
-        gain = savings.get(fleet.name, 0.0) + (here - cost(table, fleet, wanted.rps)) * dt_s
+        gain = savings.get(fleet.name, 0.0) + (here - cost(table, fleet, wanted)) * dt_s
         if gain > 0:
             found[fleet.name] = gain
     best = sorted(found, key=lambda name: (-found[name], name))[:MOST_RIVALS]
     return {name: found[name] for name in sorted(best)}
 
 
-def exchange(savings: Savings, table: PlanTable, now: Fleet, rps: float, cold_start_s: float) -> list[Fleet]:
+def exchange(
+    savings: Savings, table: PlanTable, now: Fleet, wanted: Wanted, cold_start_s: float
+) -> list[Fleet]:
     """Rivals whose savings have reached the price of going over to them, those of the largest gain first."""
     gains = [
-        (gain - price(table, now, Fleet.named(name), rps, cold_start_s), name)
+        (gain - price(table, now, Fleet.named(name), wanted, cold_start_s), name)
         for name, gain in savings.items()
     ]
     return [Fleet.named(name) for gain, name in sorted(gains, reverse=True) if gain > 0]

@@ -10,7 +10,9 @@ from scaler.testing import PolicyContract
 
 
 class TestContract(PolicyContract):
-    """It passes."""
+    """A constant demand is answered at once; as it becomes known, what was kept ready beyond it is given back."""
+
+    settle_ticks = 100
 
     @pytest.fixture
     def policy(self) -> Policy:
