@@ -60,6 +60,9 @@ export function number(value) {
 
 export const percent = (share) => (share === null ? "–" : `${number(100 * share)} %`);
 
+/** 1 function, 2 functions. */
+export const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+
 /** 3 s, 4 min, 2 h 5 min. */
 export function duration(seconds) {
   if (seconds < 60) return `${Math.max(Math.floor(seconds), 0)} s`;

@@ -1,7 +1,7 @@
 // Functions: a row each, with charts of the last minutes when it is open.
 
 import { chart, sparkline } from "./charts.js";
-import { byId, drawn, element, keep, number, percent, setAttribute, setText } from "./dom.js";
+import { byId, count, drawn, element, keep, number, percent, setAttribute, setText } from "./dom.js";
 
 const OPEN_AT_MOST = 6; // functions whose charts are open at first
 const COLOURS = 8;
@@ -126,5 +126,5 @@ export function showFunctions(status, history) {
   for (const row of list.children) row.update();
   list.parentElement.classList.toggle("many", found.length > MANY);
   byId("none").hidden = found.length > 0;
-  setText(byId("shown"), found.length === status.functions.length ? `${found.length} functions` : `${found.length} of ${status.functions.length} functions`);
+  setText(byId("shown"), found.length === status.functions.length ? count(found.length, "function") : `${found.length} of ${count(status.functions.length, "function")}`);
 }

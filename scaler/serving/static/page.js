@@ -2,7 +2,7 @@
 // and begins anew with a server that was started anew.
 
 import { Decisions, showControllers, showDecisions, showEvents } from "./decisions.js";
-import { byId, clock, element, keep, number, percent, setText } from "./dom.js";
+import { byId, clock, count, element, keep, number, percent, setText } from "./dom.js";
 import { showFunctions, violatedShare } from "./functions.js";
 import { showGpus } from "./gpus.js";
 
@@ -110,7 +110,7 @@ function showTiles() {
   const taken = sum(last.instances, (one) => one.sm_pct * one.quota_pct / 1e4);
   const controller = last.controllers[0];
   const tiles = [
-    ["load", `${number(sum(last.functions, (one) => one.rps))} /s`, `requests to ${last.functions.length} functions`],
+    ["load", `${number(sum(last.functions, (one) => one.rps))} /s`, `requests to ${count(last.functions.length, "function")}`],
     ["violations", percent(violatedShare([...history.values()])), "of the requests in the last 5 minutes"],
     ["waiting", number(sum(last.functions, (one) => one.queue)), `in queues; ${sum(last.functions, (one) => one.in_flight)} in work`],
     ["instances", `${ready} ready`, `of ${last.instances.length}`],
