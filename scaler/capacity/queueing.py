@@ -40,6 +40,24 @@ IndexArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """Latencies and r on the grids `LATENCIES` and `SINGLES`: knot below, share of the way to the next."""
+
+    latency: IndexArray
+    latency_share: FloatArray
+    single: IndexArray | int
+    single_share: FloatArray | None
+
+    @classmethod
+    def of(cls, latency: ArrayLike, single: ArrayLike | None = None) -> Asked:
+        """Of latencies in units of T[b], and r; None: r is 1 throughout. They broadcast together."""
+        x, x_share = _on_grid(LATENCIES, latency)
+        if single is None:
+            return cls(x, x_share, len(SINGLES) - 1, None)
+        return cls(x, x_share, *_on_grid(SINGLES, single))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Queues:
     """Queues of the same servers under rising load, one for each of several largest batches.
 
@@ -54,23 +72,21 @@ class Queues:
     within: NDArray[np.float32]
     mean_batch: FloatArray
 
-    def load_within(
-        self, latency: ArrayLike, single: ArrayLike | None = None, which: ArrayLike = 0
-    ) -> FloatArray:
-        """The largest load whose quantile of the latency is at most `latency`; 0: an idle server is late.
+    def load_within(self, at: Asked, which: ArrayLike = 0) -> FloatArray:
+        """The largest load whose quantile of the latency is at most what is asked; 0: an idle server is late.
 
         Args:
-            latency: in units of T[b]. single: r; None: 1. which: index of the largest batch. They broadcast.
+            which: index of the largest batch, broadcasting with what is asked.
         """
-        n = np.asarray(which)
-        x, x_share = _on_grid(LATENCIES, latency)
-        r, r_share = (len(SINGLES) - 1, 0.0) if single is None else _on_grid(SINGLES, single)
-        low = self.within[n, r, x] + x_share * (self.within[n, r, x + 1] - self.within[n, r, x])
-        if single is None:
+        flat, across = self.within.ravel(), len(LATENCIES)
+        cell: IndexArray = (np.asarray(which, np.intp) * len(SINGLES) + at.single) * across + at.latency
+        at_knot = flat.take(cell)
+        low = at_knot + at.latency_share * (flat.take(cell + 1) - at_knot)
+        if at.single_share is None:
             return np.asarray(low, np.float64)
-        r = r + 1
-        high = self.within[n, r, x] + x_share * (self.within[n, r, x + 1] - self.within[n, r, x])
-        return np.asarray(low + r_share * (high - low), np.float64)
+        at_knot = flat.take(cell + across)
+        high = at_knot + at.latency_share * (flat.take(cell + across + 1) - at_knot)
+        return np.asarray(low + at.single_share * (high - low), np.float64)
 
     def mean_batches(self, single: ArrayLike, which: ArrayLike = 0) -> FloatArray:
         """Mean batch at each load of the table, (..., L), for r and largest batches that broadcast."""

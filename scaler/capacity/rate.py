@@ -17,8 +17,9 @@ Batches. Pace is a bulk queue. For tokens there are three ways to suffice, and t
 
     in small batches    tokens are used at D[n] / n a request, n the mean batch of the pace's queue; the
                         request's own batch is a full one
-    debt is rare        single requests run into debt (wait > W) with a chance p, and those in debt are late
-                        with a chance p', as in a bulk queue with service max(T, D / q); p p' = 1 - quantile
+    debt is rare        single requests run into debt (wait > W, or less if a full batch would then be late)
+                        with a chance p, and those in debt are late with a chance p', as in a bulk queue with
+                        service max(T, D / q); p p' = 1 - quantile
     always in debt      that bulk queue alone: batches fill until the tokens suffice
 
 Predicted against simulated capacity: `scripts/check_capacity.py`.
@@ -27,12 +28,13 @@ Predicted against simulated capacity: `scripts/check_capacity.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rapp.types import FloatArray
-from scaler.capacity.queueing import queues
+from scaler.capacity.queueing import Asked, queues
 
 WINDOW_MS = 40.0
 """Window of the time quota: the profiler's default."""
@@ -106,6 +108,17 @@ def table_rps(
     return np.maximum(_together(*pace_rps, *token_rps), group.always_in_debt(quantile))
 
 
+class _Bulk(NamedTuple):
+    """A bulk queue and its objective: time of full batches, ms, and what is asked of the table."""
+
+    full_ms: FloatArray
+    asked: Asked
+
+    @staticmethod
+    def of(first_ms: FloatArray, full_ms: FloatArray, slo_ms: float) -> _Bulk:
+        return _Bulk(full_ms, Asked.of(slo_ms / full_ms, first_ms / full_ms))
+
+
 class _Group:
     """Like instances at (B, M, Q) batches, rows and quotas."""
 
@@ -128,18 +141,22 @@ class _Group:
         full = np.array(batches) - 1
         # (1, M, 1) of single requests and (B, M, 1) of full batches; with the quota (B, M, Q).
         self._pace_ms = pace_ms[:, 0][None, :, None], pace_ms[:, full].T[..., None]
-        tokens_ms = device_ms[:, 0][None, :, None] / quota, device_ms[:, full].T[..., None] / quota
-        self._tokens_ms = tokens_ms
-        first, last = (np.maximum(*of) for of in zip(self._pace_ms, tokens_ms, strict=True))
-        self._slower_ms = first, last
+        self._tokens_ms = device_ms[:, 0][None, :, None] / quota, device_ms[:, full].T[..., None] / quota
+        first, last = (np.maximum(*of) for of in zip(self._pace_ms, self._tokens_ms, strict=True))
+        # What is asked at several quantiles is looked up once.
+        self._within_pace = _Bulk.of(*self._pace_ms, slo_ms)
+        self._in_debt = _Bulk.of(first, last, slo_ms)
+        # A full batch is late before the window is used up where its tokens take longer than the objective.
+        saved_ms = window_ms - np.maximum(self._tokens_ms[1] - slo_ms, 0.0)
+        self._to_debt = Asked.of(1.0 + saved_ms / self._tokens_ms[0])
 
     def within_pace(self, quantile: float) -> FloatArray:
         """Rate, rps, for which the pace suffices."""
-        return self._bulk(*self._pace_ms, quantile)
+        return self._bulk(self._within_pace, quantile)
 
     def always_in_debt(self, quantile: float) -> FloatArray:
         """Rate, rps, with buckets that are always empty."""
-        return self._bulk(*self._slower_ms, quantile)
+        return self._bulk(self._in_debt, quantile)
 
     def within_tokens(self, quantiles: Sequence[float]) -> list[FloatArray]:
         """Rates, rps, for which tokens suffice, for each of several quantiles, ascending."""
@@ -150,13 +167,13 @@ class _Group:
         service_ms = self._tokens_ms[0] + 0.0 * wait_ms
         found: list[FloatArray] = []
         for quantile in quantiles:
-            rate = self._single(service_ms, wait_ms, quantile)
+            rate = self._single(service_ms, Asked.of(1.0 + wait_ms / service_ms), quantile)
             # More load makes larger batches, which need fewer tokens a request: from below, it is safe.
             for _ in range(0 if self._batches == (1,) else 1 if found else ROUNDS):
                 load = rate * full_ms / (1e3 * self._instances * self._most)
                 batch = np.minimum(by_load.batch_at(load, mean_batches), self._most)
                 service_ms = self._at_batch(batch) / batch / self._quota
-                rate = self._single(service_ms, wait_ms, quantile)
+                rate = self._single(service_ms, Asked.of(1.0 + wait_ms / service_ms), quantile)
             found.append(np.maximum(rate, self._rarely_in_debt(quantile)))
         return found
 
@@ -164,21 +181,19 @@ class _Group:
         found = np.zeros(1)
         for share in SHARES_OF_DEBT if self._batches != (1,) else ():
             in_debt, late = (max(1.0 - (1.0 - quantile) ** of, 0.5) for of in (share, 1.0 - share))
-            rare = self._single(self._tokens_ms[0], self._window_ms, in_debt)
-            found = np.maximum(found, np.minimum(rare, self._bulk(*self._slower_ms, late)))
+            rare = self._single(self._tokens_ms[0], self._to_debt, in_debt)
+            found = np.maximum(found, np.minimum(rare, self._bulk(self._in_debt, late)))
         # Single requests never fill: theirs is the first way alone.
         return np.where(self._most > 1, found, 0.0)
 
-    def _bulk(self, first_ms: FloatArray, full_ms: FloatArray, quantile: float) -> FloatArray:
-        """Rate, rps, within the objective if single requests take `first_ms` and full batches `full_ms`."""
-        queue = queues(self._instances, self._batches, quantile)
-        load = queue.load_within(self._slo_ms / full_ms, first_ms / full_ms, self._which)
-        return np.asarray(load * (1e3 * self._instances * self._most) / full_ms)
+    def _bulk(self, of: _Bulk, quantile: float) -> FloatArray:
+        load = queues(self._instances, self._batches, quantile).load_within(of.asked, self._which)
+        return np.asarray(load * (1e3 * self._instances * self._most) / of.full_ms)
 
-    def _single(self, service_ms: FloatArray, wait_ms: FloatArray | float, quantile: float) -> FloatArray:
-        """Rate, rps, at which requests that are served one by one wait at most `wait_ms`."""
-        queue = queues(self._instances, (1,), quantile)
-        return 1e3 * self._instances * queue.load_within(1.0 + wait_ms / service_ms) / service_ms
+    def _single(self, service_ms: FloatArray, asked: Asked, quantile: float) -> FloatArray:
+        """Rate, rps, of requests that are served one by one."""
+        load = queues(self._instances, (1,), quantile).load_within(asked)
+        return 1e3 * self._instances * load / service_ms
 
     def _at_batch(self, batch: FloatArray) -> FloatArray:
         """Device time at batches (B, M, Q) that need not be whole, straight in between, ms."""

@@ -108,9 +108,9 @@ def test_rates_between_the_knots_are_those_of_the_model(table: PlanTable, times:
                 device[:, None, :batch], pace[:, None, :batch], QUOTAS_PCT / 100, number, SLO_MS, QUANTILE
             )
             found = table.rates_rps(number)[:, b]
-            # Times were rounded up by at most 2 %, and rates are straight between quotas: little above, and
-            # below where a rate sets in.
-            assert (found <= 1.03 * exact + 0.01 * exact.max()).all()
+            # Times were rounded up by at most 2 %, and rates are straight between quotas: little above, most
+            # where a rate jumps between two of them, and below where it sets in.
+            assert (found <= 1.03 * exact + 0.02 * exact.max()).all()
             usual = exact > 0.2 * exact.max()
             assert np.median((found / np.maximum(exact, 1e-9))[usual]) > 0.93
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import poisson
 
 from scaler.capacity import queueing
-from scaler.capacity.queueing import quantiles, queues
+from scaler.capacity.queueing import Asked, quantiles, queues
 from scaler.replay.compiling import COMPILED
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -95,7 +95,7 @@ def test_what_is_read_is_the_table_turned_around(servers: int, batch: int) -> No
         steep = np.diff(latency[row]) > 0.04 * latency[row, 1:]
         for at in np.flatnonzero(steep & (latency[row, 1:] < queueing.LATENCIES[-1])):
             middle = (latency[row, at] + latency[row, at + 1]) / 2
-            load = float(there.load_within(middle, single))
+            load = float(there.load_within(Asked.of(middle, single)))
             step = table["load"][at + 1] - table["load"][at]
             assert table["load"][at] - step <= load <= table["load"][at + 1] + step
     loads = np.broadcast_to(table["load"], mean_batch.shape)
@@ -108,16 +108,20 @@ def test_several_batches_at_once_are_each_by_itself() -> None:
     together = queues(3, (1, 4, 8), 0.95)
     for which, batch in enumerate((1, 4, 8)):
         alone = queues(3, (batch,), 0.95)
-        np.testing.assert_array_equal(together.load_within(x, r, which), alone.load_within(x, r))
+        np.testing.assert_array_equal(
+            together.load_within(Asked.of(x, r), which), alone.load_within(Asked.of(x, r))
+        )
         np.testing.assert_array_equal(together.mean_batches(r, which), alone.mean_batches(r))
-    np.testing.assert_allclose(together.load_within(x, 1.0), together.load_within(x), rtol=1e-6)
+    np.testing.assert_allclose(
+        together.load_within(Asked.of(x, 1.0)), together.load_within(Asked.of(x)), rtol=1e-6
+    )
 
 
 @given(servers=_sizes, batch=_sizes, level=_levels, single=st.floats(0.03, 1.0))
 @settings(deadline=None, max_examples=40)
 def test_what_holds_of_any_queue(servers: int, batch: int, level: float, single: float) -> None:
     queue, x = queues(servers, (batch,), level), np.geomspace(0.02, 2000.0, 200)
-    load = queue.load_within(x, single)
+    load = queue.load_within(Asked.of(x, single))
     assert (np.diff(load) >= -1e-7).all()
     assert ((load >= 0) & (load < 1)).all()
     # Not even an idle server is so fast, and a server of any kind is as fast as this.
@@ -125,7 +129,7 @@ def test_what_holds_of_any_queue(servers: int, batch: int, level: float, single:
     assert load[-1] > 0.85
     # Not so along r: where large batches take longer, servers bunch, and a shorter first one does not help.
     harder = queues(servers, (batch,), (1 + level) / 2)
-    assert (harder.load_within(x, single) <= load + 1e-6).all()
+    assert (harder.load_within(Asked.of(x, single)) <= load + 1e-6).all()
     batches = queue.batch_at(np.linspace(0.0, 0.97, 50), queue.mean_batches(np.array(single)))
     assert (np.diff(batches) >= -1e-9).all()
     assert batches[0] == 1

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaler.capacity.queueing import queues
+from scaler.capacity.queueing import Asked, queues
 from scaler.capacity.rate import WINDOW_MS, capacity_rps, table_rps
 from scaler.replay.compiling import COMPILED
 
@@ -75,7 +75,7 @@ def test_with_the_whole_quota_there_is_only_the_queue(
 ) -> None:
     device, pace = times(network, batch)
     slo_ms = relative * float(pace[-1])
-    load = queues(instances, (batch,), quantile).load_within(relative, pace[0] / pace[-1])
+    load = queues(instances, (batch,), quantile).load_within(Asked.of(relative, pace[0] / pace[-1]))
     assert float(capacity_rps(device, pace, 1.0, instances, slo_ms, quantile)) == pytest.approx(
         float(load) * 1e3 * instances * batch / pace[-1], rel=1e-3, abs=1e-6
     )
