@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--saturation-s", type=float, default=8.0)
     parser.add_argument("--latency-s", type=float, default=15.0)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--realtime", action="store_true", help="before other programs (root; SCHED_RR)")
+    parser.add_argument("--ahead", action="store_true", help="before other programs while it measures (root)")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--servers", default=",".join(SERVERS))
     parser.add_argument("--only", choices=("peers", "overhead", "tables"))
@@ -88,14 +88,14 @@ def peers(case: Case, given: argparse.Namespace, repetition: int) -> list[dict[s
     rows: dict[str, dict[str, Any]] = {}
     for name in turn:
         row = rows[name] = row_of("peers", name, case.name, given) | machine()
-        with running(name, case, given.work, given.realtime) as server:
+        with running(name, case, given.work, given.ahead) as server:
             row["saturation"] = saturation(server, case.name, given.saturation_s)
             rate_rps = SHARE * row["saturation"]["rps"]
             row["own"] = latency(server, case.name, rate_rps, given.latency_s, repetition)
         print(f"{case.name}, {name}: {row['saturation']['rps']:.1f} rps", flush=True)
     rate_rps = SHARE * min(row["saturation"]["rps"] for row in rows.values())
     for name in turn:
-        with running(name, case, given.work, given.realtime) as server:
+        with running(name, case, given.work, given.ahead) as server:
             rows[name]["same"] = latency(server, case.name, rate_rps, given.latency_s, repetition)
     return list(rows.values())
 
@@ -103,7 +103,7 @@ def peers(case: Case, given: argparse.Namespace, repetition: int) -> list[dict[s
 def overhead(given: argparse.Namespace) -> list[dict[str, Any]]:
     """The gateway alone: a network that does nothing."""
     row = row_of("overhead", "rapp", "identity", given) | machine()
-    with running("rapp", case_of("identity", given), given.work, given.realtime) as server:
+    with running("rapp", case_of("identity", given), given.work, given.ahead) as server:
         row["own"] = latency(server, "identity", OVERHEAD_RPS, given.latency_s, 0, ArrivalProcess.EVEN)
     return [row]
 
@@ -133,7 +133,7 @@ def row_of(kind: str, server: str, network: str, given: argparse.Namespace) -> d
     """What is common to all results."""
     return {
         "kind": kind, "server": server, "network": network, "batch": given.batch,
-        "realtime": given.realtime, "version": version_of(server, given.work),
+        "ahead": given.ahead, "version": version_of(server, given.work),
     }  # fmt: skip
 
 

@@ -56,8 +56,8 @@ def _machine(rows: list[Row]) -> str:
     )  # fmt: skip
     shown = ", ".join(f"{server} {version}" for server, version in versions.items())
     measured = [row for row in rows if row["kind"] != "soak"]
-    ahead = measured and all(row["realtime"] for row in measured)
-    how = "Server and generator went before them (SCHED_RR). " if ahead else ""
+    ahead = measured and all(row["ahead"] for row in measured)
+    how = "Server and generator went before them (nice -20; the gateway alone: SCHED_RR). " if ahead else ""
     return (
         f"Machine: {os.cpu_count()} cores, {name}, Linux {platform.release()}, Python"
         f" {platform.python_version()}{busy}. {how}{shown}."
