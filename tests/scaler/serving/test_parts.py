@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapp.errors import ConfigError
@@ -43,6 +43,7 @@ class TestArena:
         assert arena.take(1) == [first[-1]]
         arena.close()
 
+    @settings(deadline=None)
     @given(
         st.lists(st.tuples(st.sampled_from(["int8", "float32", "float64"]), st.integers(0, 70)), max_size=5)
     )
@@ -75,6 +76,7 @@ class TestToken:
         with pytest.raises(TokenError):
             read_token_file(file)
 
+    @settings(deadline=None)
     @given(st.text(max_size=40))
     def test_only_the_token_opens(self, given_: str) -> None:
         token = "t" * 20
@@ -83,6 +85,7 @@ class TestToken:
 
 
 class TestCounts:
+    @settings(deadline=None)
     @given(st.lists(st.floats(1e-5, 60), min_size=1, max_size=50))
     def test_a_histogram_counts_each_latency_in_its_bucket(self, latencies: list[float]) -> None:
         histogram = LatencyHistogram()
@@ -93,6 +96,7 @@ class TestCounts:
         assert sum(histogram.counts) == len(latencies)
         assert histogram.sum_s == pytest.approx(sum(latencies))
 
+    @settings(deadline=None)
     @given(st.lists(st.floats(0, 10), min_size=1, max_size=60), st.floats(0.5, 0.999))
     def test_the_quantile_is_the_smallest_that_enough_do_not_exceed(
         self, latencies: list[float], quantile: float
@@ -170,6 +174,7 @@ class TestFirstInstances:
             ("b-0", 0, 75, 30), ("b-1", 0, 75, 30), ("a-0", 1, 25, 100),
         ]  # fmt: skip
 
+    @settings(deadline=None)
     @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3))
     def test_any_number_fits(self, functions: int, cores: int, instances: int) -> None:
         listed = [spec(f"f{number}", min_instances=instances) for number in range(functions)]
