@@ -241,15 +241,9 @@ class _Step:
         return found + self._drain(order[number:], Reason.DEMAND_DOWN)
 
     def quotas(self) -> dict[str, ResourceConfig]:
-        """Quota and batch of each instance."""
+        """Quota and batch of each instance that is ready; one that starts has what it will need."""
         ready = [member for member in self.live.values() if member.phase == Phase.READY]
-        starting = [member for member in self.live.values() if member.phase != Phase.READY]
-        wanted = self._least(ready, self.demand.quick + self.demand.backlog)
-        if not starting:
-            return wanted
-        # One that starts is set for the time at which all are there.
-        everyone = self._least([*ready, *starting], self.demand.ahead)
-        return wanted | {member.id: everyone[member.id] for member in starting}
+        return self._least(ready, self.demand.quick + self.demand.backlog)
 
     def _least(self, members: Sequence[Member], demand_rps: float) -> dict[str, ResourceConfig]:
         shares = self._shares(members)

@@ -10,7 +10,7 @@ from scaler.testing import PolicyContract
 
 
 class TestContract(PolicyContract):
-    """A constant demand is answered at once; as it becomes known, what was kept ready beyond it is given back."""
+    """A constant demand is answered at once; what is ready beyond it is given back as it becomes known."""
 
     settle_ticks = 100
 
