@@ -24,6 +24,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,8 @@ def main() -> None:
     parser.add_argument("--soak-minutes", type=float)
     parser.add_argument("--write", type=Path, help="put the tables between the markers of this file")
     given = parser.parse_args()
+    # The servers are to end with this program, however it ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given.work = given.work.absolute()
     given.work.mkdir(parents=True, exist_ok=True)
     results = given.work / "results.jsonl"

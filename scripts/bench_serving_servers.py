@@ -60,8 +60,8 @@ class Running:
         which would keep others waiting for nothing.
 
         Args:
-            at_once: SCHED_RR, for loads far from saturation: a core that is busy with it for a second is taken
-                away from it for 50 ms. Otherwise nice -20.
+            at_once: SCHED_RR, for loads far from saturation: from a core that is always busy it takes 50 ms of
+                each second. Otherwise nice -20.
         """
         if not self.ahead:
             yield
