@@ -139,6 +139,8 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
         assert not refused, f"what fits is not refused: {refused}"
         stop.server = server
         options.on_start(fleet)
+        for line in _warnings(fleet):
+            options.log(line)
         # What was made until now stays; looking through it again and again would hold up requests.
         gc.collect()
         gc.freeze()
@@ -146,6 +148,18 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
         options.log("the server stops")
     finally:
         await fleet.close()
+
+
+def _warnings(fleet: Fleet) -> Iterator[str]:
+    """What an operator should know of the functions as they are."""
+    for name, function in fleet.functions.items():
+        if function.slo_ms is None:
+            yield (
+                f"function {name}: slo_multiplier counts from a latency that is not measured here: without"
+                " slo_ms no answer is counted as late"
+            )
+        if not function.instances:
+            yield f"function {name}: has no instance: its requests wait until a controller starts one"
 
 
 class _Stop:

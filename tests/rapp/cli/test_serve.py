@@ -44,7 +44,7 @@ def test_it_prints_a_table_and_where_it_serves_and_ends_with_0_on_sigint(tmp_pat
     random_network(tmp_path / "net.onnx")
     functions = [
         {"name": "one", "network": "net.onnx", "slo_ms": 60},
-        {"name": "two", "network": "net.onnx", "slo_ms": 60, "min_instances": 0},
+        {"name": "two", "network": "net.onnx", "slo_multiplier": 3, "min_instances": 0},
     ]
     with running(tmp_path, functions) as server:
         text = server.log.read_text()
@@ -52,6 +52,8 @@ def test_it_prints_a_table_and_where_it_serves_and_ends_with_0_on_sigint(tmp_pat
             assert word in text
         assert server.token not in text
         assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+        server.wait_until(lambda: "two: has no instance" in server.log.read_text(), "it is told")
+        assert "no answer is counted as late" in server.log.read_text()
         # Also while its instances still start.
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
