@@ -1,7 +1,7 @@
 """The device of a row, which its batches share, and the token bucket of an instance.
 
-After a change here touch `events.py`: what numba has kept of the loop, with this inlined, is out of date by the
-time of that file alone.
+After a change here touch `events.py`: what numba has kept of the loop, with this inlined, it takes for up to
+date by the time of that file alone.
 """
 
 from __future__ import annotations
