@@ -133,7 +133,12 @@ class Local:
                 for one in seen["instances"]
             ),
             tuple(
-                GpuView(str(one["id"]), float(one["memory_mib"]), float(one["host_cores"]))
+                GpuView(
+                    str(one["id"]),
+                    float(one["memory_mib"]),
+                    float(one["host_cores"]),
+                    float(one["sm_step_pct"]),
+                )
                 for one in seen["gpus"]
             ),
         )

@@ -104,7 +104,7 @@ class Devices:
             return {one: partial(self._claim_gpu, node, one, cores) for one in names}
         if not cpus:
             return {}
-        room = Room(GpuView(name, there.get("memory", 0) / MIB, float(cpus)), cpus)
+        room = Room(GpuView(name, there.get("memory", 0) / MIB, float(cpus), 100.0 / cpus), cpus)
         return {name: partial(self._claim, node, {"CPU": cpus}, room)}
 
     async def _claim(self, node: str, bundle: dict[str, float], room: Room) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from rapp.errors import RappError
+from rapp.errors import ConfigError, RappError
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation
 
@@ -72,6 +72,9 @@ def _value(adapter: TypeAdapter[Kind], name: str, text: str) -> Kind:
         raise CodecError(f"{name}: version {version}, this program reads {VERSION}")
     try:
         return adapter.validate_json(json.dumps(content), strict=True)
+    except ConfigError as error:
+        # Raised by the types themselves, such as ResourceConfig.
+        raise CodecError(f"{name}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -77,11 +77,13 @@ class GpuView:
         id: its name.
         memory_mib: memory for instances, MiB.
         host_cores: cores of its machine that instances on this GPU may keep busy with launching.
+        sm_step_pct: SM partitions are multiples of it, %, such as whole cores of a CPU; 0: any can be had.
     """
 
     id: str
     memory_mib: float
     host_cores: float
+    sm_step_pct: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from scaler.forecast.base import Forecaster
 from scaler.functions import FunctionSpec
 from scaler.policies.base import Case, Policy
 from scaler.sources.base import check_objective, memory_mib
+from scaler.sources.partitions import in_steps
 from scaler.sources.service_times import ServiceTimes
 
 MOST_KEPT = 4096
@@ -77,7 +78,8 @@ class Core:
             slo_ms = (objectives_ms or {}).get(spec.name) or spec.objective_ms(predicted.base_ms())
             check_objective(spec, slo_ms, predicted)
             self.served[spec.name] = Served(spec, predicted, slo_ms, memory_mib(spec, predicted))
-        self._corrected: dict[tuple[str, float, float, float], CorrectedTimes] = {}
+        self._corrected: dict[tuple[str, float, float, float, float], CorrectedTimes] = {}
+        self._in_steps: dict[tuple[str, float], ServiceTimes] = {}
 
     def step(
         self, state: Mapping[str, Any] | None, observation: Observation
@@ -167,6 +169,7 @@ class Core:
     def _cases(self, known: CoreState, observation: Observation, fleet: Fleet) -> list[Case]:
         settings, now_s = self.settings, observation.now_s
         dt_s = settings.tick_s if known.now_s is None else now_s - known.now_s
+        sm_step_pct = max((gpu.sm_step_pct for gpu in observation.gpus), default=0.0)
         cases = []
         for name, served in self.served.items():
             view, one = observation.functions.get(name), known.functions[name]
@@ -178,7 +181,7 @@ class Core:
                 Case(
                     spec=served.spec,
                     slo_ms=served.slo_ms,
-                    times=self._times(name, one.correction),
+                    times=self._times(name, one.correction, sm_step_pct),
                     memory_mib=served.memory_mib,
                     members=tuple(fleet.members.get(name, ())),
                     rate_rps=view.arrivals / dt_s if dt_s > 0 else None,
@@ -193,16 +196,25 @@ class Core:
             )
         return cases
 
-    def _times(self, name: str, correction: Correction) -> CorrectedTimes:
+    def _times(self, name: str, correction: Correction, sm_step_pct: float) -> CorrectedTimes:
         spread = correction.spread if self.settings.risk == Risk.UPPER else 0.0
-        key = (name, correction.device.value, correction.pace.value, spread)
+        key = (name, correction.device.value, correction.pace.value, spread, sm_step_pct)
         if key not in self._corrected:
             if len(self._corrected) >= MOST_KEPT:
                 self._corrected.clear()
             self._corrected[key] = corrected(
-                self.served[name].times, device_factor=key[1], pace_factor=key[2], spread=spread
+                self._plain(name, sm_step_pct), device_factor=key[1], pace_factor=key[2], spread=spread
             )
         return self._corrected[key]
+
+    def _plain(self, name: str, sm_step_pct: float) -> ServiceTimes:
+        """Predicted times at the SM partitions that can be had, the same object each time."""
+        if sm_step_pct <= 0:
+            return self.served[name].times
+        key = name, sm_step_pct
+        if key not in self._in_steps:
+            self._in_steps[key] = in_steps(self.served[name].times, sm_step_pct)
+        return self._in_steps[key]
 
 
 def _remember(known: CoreState, now_s: float, fleet: Fleet, actions: Sequence[Action]) -> None:

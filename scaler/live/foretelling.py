@@ -27,11 +27,18 @@ def foretold(
         RappError: as `ReplaySetup` and `replay`.
     """
     source = open_source(given.plan)
+    gpus = Gpus(1, device.memory_mib, device.host_cores, device.sm_step_pct)
     setup = ReplaySetup(
-        given.functions, arrivals, source, source, duration_s,
-        gpus=Gpus(1, device.memory_mib, device.host_cores), seed=seed, settings=given.settings,
+        given.functions,
+        arrivals,
+        source,
+        source,
+        duration_s,
+        gpus=gpus,
+        seed=seed,
+        settings=given.settings,
         forecaster=forecaster(given.forecaster),
-    )  # fmt: skip
+    )
     result = replay(setup, setup.policy(given.policy))
     total, account = result.total, result.account
     return Outcome(

@@ -1,6 +1,6 @@
 """The device of a row, which its batches share, and the token bucket of an instance.
 
-After a change here touch `events.py`: what numba has kept of the loop, with this inlined, it takes for up to
+After a change here touch `events.py`: what numba has kept of the loop, this inlined, it takes for up to
 date by the time of that file alone.
 """
 

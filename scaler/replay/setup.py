@@ -43,6 +43,7 @@ class Gpus:
     Args:
         count: how many. memory_mib: memory of each for instances, MiB; default a V100 of 16 GiB.
         host_cores: cores that launching on each may keep busy; default 8, a machine of 64 cores and 8 GPUs.
+        sm_step_pct: SM partitions are multiples of it, %; 0: any can be had.
 
     Raises:
         ConfigError: a value out of its range.
@@ -51,6 +52,7 @@ class Gpus:
     count: int = 4
     memory_mib: float = 16_384.0
     host_cores: float = 8.0
+    sm_step_pct: float = 0.0
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -61,7 +63,9 @@ class Gpus:
 
     def views(self) -> tuple[GpuView, ...]:
         """They, as gpu-0, gpu-1, ..."""
-        return tuple(GpuView(f"gpu-{k}", self.memory_mib, self.host_cores) for k in range(self.count))
+        return tuple(
+            GpuView(f"gpu-{k}", self.memory_mib, self.host_cores, self.sm_step_pct) for k in range(self.count)
+        )
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class CpuDevice:
     def __init__(self, cores: tuple[int, ...] | None = None) -> None:
         self._cores = usable_cores() if cores is None else cores
         self._rows: dict[int, tuple[int, ...]] = {}
-        self.view = GpuView("cpu:0", memory_mib(), float(len(self._cores)))
+        self.view = GpuView("cpu:0", memory_mib(), float(len(self._cores)), 100.0 / len(self._cores))
 
     def why_not(self, sm_pct: float) -> str | None:
         """As `ServingDevice.why_not`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from scaler.core.observation import Phase
@@ -27,7 +28,7 @@ def observation_json(fleet: Fleet) -> dict[str, Any]:
         "now_s": now_s,
         "functions": {name: _function(one, now_s) for name, one in fleet.functions.items()},
         "instances": [_instance(one) for one in fleet.instances.values()],
-        "gpus": [{"id": gpu.id, "memory_mib": gpu.memory_mib, "host_cores": gpu.host_cores}],
+        "gpus": [asdict(gpu)],
     }
 
 
