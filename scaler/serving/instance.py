@@ -219,8 +219,8 @@ class Instance:
         if self.phase is not Phase.STARTING:
             return
         self._cancel_timer()
-        self.phase, self.since_s = Phase.READY, time.monotonic()
-        self._note(self.id, f"is ready after {self.since_s - self.started_s:.1f} s")
+        began_s, self.phase, self.since_s = self.since_s, Phase.READY, time.monotonic()
+        self._note(self.id, f"is ready after {self.since_s - began_s:.1f} s")
         self._owner.dispatch()
 
     def _charged(self) -> int:
