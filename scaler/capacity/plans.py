@@ -217,7 +217,8 @@ def plan_table(times: ServiceTimes, slo_ms: float, quantile: float, max_batch: i
     return _plan_table(times.sm_pct.tobytes(), batches, scale, shape.tobytes(), shape.shape, slo_ms, quantile)
 
 
-@lru_cache(maxsize=1024)
+# A table of 20 SM partitions and 6 batches takes 50 kB for each number of instances asked for.
+@lru_cache(maxsize=400)
 def _plan_table(
     sm_pct: bytes, batches: tuple[int, ...], scale: int, shape: bytes, size: tuple[int, ...], slo_ms: float,
     quantile: float,
