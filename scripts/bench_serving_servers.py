@@ -60,8 +60,8 @@ class Running:
         which would keep others waiting for nothing.
 
         Args:
-            at_once: SCHED_RR, for loads far from saturation: from a core that is always busy it takes 50 ms of
-                each second. Otherwise nice -20.
+            at_once: SCHED_RR, for loads far from saturation: it leaves others 50 ms of each second of a core.
+                Otherwise nice -20.
         """
         if not self.ahead:
             yield
@@ -109,6 +109,9 @@ def _schedule(pid: int, policy: int, nice: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setscheduler(int(thread.name), policy, parameter)
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+        # Linux shares out cores among sessions first: within one alone, niceness would mean little (sched(7)).
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{one}/autogroup").write_text(str(nice))
 
 
 def python_of(server: str, work: Path) -> Path:
