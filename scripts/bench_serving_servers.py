@@ -109,7 +109,7 @@ def _schedule(pid: int, policy: int, nice: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setscheduler(int(thread.name), policy, parameter)
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
-        # Linux shares out cores among sessions first: within one alone, niceness would mean little (sched(7)).
+        # Linux shares out cores among sessions first, and niceness is for within one (sched(7), autogroup).
         with contextlib.suppress(OSError):
             Path(f"/proc/{one}/autogroup").write_text(str(nice))
 
