@@ -12,6 +12,9 @@
                After a time T the next t seconds bring a new peak with the probability t / (T + t), if all
                orders are alike (the law of records); with so much weight it may be `RECORD` above
 
+All of them are multiplied by a margin, 1 at first: more while answers are late although nothing unforeseen
+happened, as where execution times are not as predicted; less while they are early all the time.
+
 So a burst once in an hour is not provisioned for, steps up and down twice a minute are, and a load without
 surprises costs nothing more.
 """
@@ -53,6 +56,21 @@ NEXT_S = 60.0
 RECORD = 2.0
 """By how much a new peak may exceed the old one: three times the rate at most, as in steps of real traces."""
 
+MARGINS = (0.9, 1.5)
+"""Bounds of the margin: 10 % are what the capacity of instances errs on the safe side by, 1.5 a model that is
+wrong by as much."""
+
+LATE, EARLY = 1.005, 0.999
+"""Factor of the margin for a tick with the latency's quantile above the objective, and below `EARLY_BELOW` of
+it. A late answer is seen for some ticks, so it is to be small; a few minutes undo what a minute did."""
+
+EARLY_BELOW = 0.85
+"""Part of the objective below which the quantile of the latency is early."""
+
+CALM_S = 15.0
+"""Time after the last backlog or surprise from which a late answer speaks for the margin, s: until then it
+may be of those."""
+
 EMPTY_S = 1.0
 """Time in which a queue is to be emptied, s: one tick, for what waits that long is late already."""
 
@@ -82,19 +100,26 @@ def start() -> dict[str, Any]:
     """Nothing seen.
 
     The memory holds: `periods`, the last two, [begin, all ticks, surprises] with a histogram each; `peak` and
-    `floor` of them; `held`, [time, upper], those of the last `HOLD_S` that none after them exceeds.
+    `floor` of them; `held`, [time, upper], those of the last `HOLD_S` that none after them exceeds; `margin`;
+    `rough_s`, when there was a backlog or a surprise.
     """
-    return {"at_s": None, "periods": [], "held": [], "peak": 0.0, "floor": 0.0}
+    return {
+        "at_s": None, "periods": [], "peak": 0.0, "floor": 0.0, "held": [], "margin": 1.0, "rough_s": None
+    }  # fmt: skip
 
 
 def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, Any]:
     """The memory with what was seen in the last tick."""
     before_s, rate_rps = memory["at_s"], case.rate_rps
     found = {**memory, "at_s": now_s}
+    if before_s is None or case.lost > 0 or backlog_of(case) > 0:
+        found["rough_s"] = now_s
     if before_s is not None and now_s > before_s and rate_rps:
         dt_s = now_s - before_s
         expected = float(memory["held"][0][1])
         beyond = expected + BEYOND * math.sqrt(max(expected, 1.0 / dt_s) / dt_s)
+        if rate_rps > max(beyond, memory["floor"]):
+            found["rough_s"] = now_s
         surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
         periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
         forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile)
@@ -102,24 +127,32 @@ def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, An
         found |= {"periods": periods, "peak": peak, "floor": floor}
     elif memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
         found |= {"periods": [], "peak": 0.0, "floor": 0.0}
+    if case.latency_ms is not None and now_s - found["rough_s"] >= CALM_S:
+        found["margin"] = _margin(memory["margin"], case.latency_ms / case.slo_ms)
     upper = _believed(case.soon)
     held = [[at, rps] for at, rps in memory["held"] if now_s - at < HOLD_S and rps > upper]
     return found | {"held": [*held, [now_s, upper]]}
 
 
-def demand(memory: Mapping[str, Any], case: Case, at_once: int) -> Demand:
-    """What to plan for.
-
-    Args:
-        memory: of `updated`. at_once: requests that the instances have in their batches at a time: so many
-            may wait without any backlog.
-    """
-    backlog = max(case.queue - at_once, 0) / EMPTY_S
+def demand(memory: Mapping[str, Any], case: Case) -> Demand:
+    """What to plan for; `memory` is of `updated`."""
+    margin = memory["margin"]
     quick = max(memory["held"][0][1], memory["floor"])
     ahead = max(_believed(case.forecast), quick)
     known_s = _known_s(memory, memory["at_s"])
     most = max(ahead, memory["peak"]) * (1.0 + RECORD * NEXT_S / (known_s + NEXT_S))
-    return Demand(quick, backlog, ahead, most)
+    return Demand(margin * quick, backlog_of(case), margin * ahead, margin * most)
+
+
+def backlog_of(case: Case) -> float:
+    """Rate that is needed to empty the queue in time, rps; a batch for each instance may wait."""
+    return max(case.queue - sum(member.config.batch for member in case.members), 0) / EMPTY_S
+
+
+def _margin(margin: float, latency: float) -> float:
+    """The margin a tick later; `latency` in objectives."""
+    factor = LATE if latency > 1 else EARLY if latency < EARLY_BELOW else 1.0
+    return min(max(margin * factor, MARGINS[0]), MARGINS[1])
 
 
 def _known_s(memory: Mapping[str, Any], now_s: float) -> float:
