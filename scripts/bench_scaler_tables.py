@@ -132,32 +132,35 @@ def _half_per_1000(found: Found) -> float:
 
 
 def price(listed: list[Cell], found: Results) -> list[str]:
-    """`hybrid` and `static` by what they plan with."""
+    """`hybrid` and `static` by what they plan with, over the loads that were replayed with all plans."""
     lines = [
         "| functions | policy | K = 0 | K = 3 | K = 11 | the truth |",
         "|---|---|---|---|---|---|",
     ]
-    by_plan = {
-        "k0": "price-k0", "k3": "price-k3", "k11": "main", "truth": "price-truth",
-    }  # fmt: skip
-    rows = [(name, [name]) for name in NETWORKS] + [
-        ("mean of the six alone", list(NETWORKS)),
-        ("all six", ["all"]),
-    ]
+    kinds = ("price-k0", "price-k3", "main", "price-truth")
+    rows = [(name, [name]) for name in NETWORKS]
+    rows += [("mean of the six alone", list(NETWORKS)), ("all six", ["all"])]
     for title, served in rows:
         for policy in ("hybrid", "static"):
-            texts = []
-            for kind in by_plan.values():
-                those = [
-                    found[cell.key][policy]
-                    for cell in listed
-                    if cell.kind == kind and cell.served in served and cell.scale == 5
-                    and cell.arrivals.value == "poisson" and policy in found[cell.key]
-                ]  # fmt: skip
-                whole = len(those) == 2 * len(served)
-                texts.append(_mean_of(those) if whole and len(those) > 1 else "-")
-            lines.append(f"| {title} | `{policy}` | {' | '.join(texts)} |")
+            those: list[list[Found]] = [[] for _ in kinds]
+            for trace in ("standard", "stress"):
+                own = [_priced(listed, found, kind, trace, served, policy) for kind in kinds]
+                if all(len(one) == len(served) for one in own):
+                    those = [before + new for before, new in zip(those, own, strict=True)]
+            lines.append(f"| {title} | `{policy}` | {' | '.join(_mean_of(one) for one in those)} |")
     return lines
+
+
+def _priced(
+    listed: list[Cell], found: Results, kind: str, trace: str, served: list[str], policy: str
+) -> list[Found]:
+    return [
+        found[cell.key][policy]
+        for cell in listed
+        if (cell.kind, cell.trace, cell.scale, cell.arrivals.value) == (kind, trace, 5, "poisson")
+        and cell.served in served
+        and policy in found[cell.key]
+    ]
 
 
 def beside_measured(listed: list[Cell], found: Results, rows: list[dict[str, str]]) -> list[str]:
