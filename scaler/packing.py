@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 from rapp.errors import RappError
@@ -76,8 +77,7 @@ class Taken(NamedTuple):
 class Gpu:
     """One GPU and what is on it. `rows` holds the rows that are not empty, by index.
 
-    Sums are worked out when they are asked for, and kept until `put` or `take` changes something: a policy
-    asks every GPU for each instance that it places.
+    Sums are kept until `put` or `take` changes something: placing an instance asks every GPU.
     """
 
     id: str
@@ -120,10 +120,10 @@ class Gpu:
     def take(self, instance: str, row: int) -> Need:
         """Take an instance out of a row; the row goes with the last one."""
         there = self.rows[row]
+        there._quota_pct = self._sums = None
         need = there.needs.pop(instance)
         if not there.needs:
             del self.rows[row]
-        there._quota_pct = self._sums = None
         return need
 
     def copy(self) -> Gpu:
@@ -148,10 +148,7 @@ class Gpu:
 
     def free_row(self) -> int:
         """The lowest index that no row has."""
-        index = 0
-        while index in self.rows:
-            index += 1
-        return index
+        return next(index for index in count() if index not in self.rows)
 
 
 class Pool:
@@ -189,24 +186,22 @@ class Pool:
         A row of the same SM partition with the least quota to spare comes first, since it takes no SMs; else
         a new row on the GPU with the fewest SMs to spare. GPUs named in `avoid` are passed over.
         """
-        best: tuple[tuple[float, ...], str, int] | None = None
+        found: list[tuple[float, float, str, int]] = []
         for gpu in self.gpus.values():
-            if avoid is not None and gpu.id in avoid:
-                continue
             taken = gpu.taken()
-            if need.memory_mib > gpu.memory_mib - taken.memory_mib + TOLERANCE:
-                continue
-            if need.host_cores > gpu.host_cores - taken.host_cores + TOLERANCE:
+            memory_mib = gpu.memory_mib - taken.memory_mib - need.memory_mib
+            cores = gpu.host_cores - taken.host_cores - need.host_cores
+            if min(memory_mib, cores) < -TOLERANCE or (avoid is not None and gpu.id in avoid):
                 continue
             for index, row in gpu.rows.items():
                 if abs(row.sm_pct - need.sm_pct) <= TOLERANCE:
                     spare = row.free_quota_pct - need.quota_pct
                     if spare >= -TOLERANCE:
-                        best = _less(best, ((0.0, spare), gpu.id, index))
+                        found.append((0.0, spare, gpu.id, index))
             spare = 100.0 - taken.sm_pct - need.sm_pct
             if spare >= -TOLERANCE:
-                best = _less(best, ((1.0, spare), gpu.id, gpu.free_row()))
-        return None if best is None else (best[1], best[2])
+                found.append((1.0, spare, gpu.id, gpu.free_row()))
+        return min(found)[2:] if found else None
 
     def add(self, instance: str, gpu: str, row: int, need: Need) -> None:
         """Put an instance into a row; an empty row takes its SM partition.
@@ -275,7 +270,7 @@ class Pool:
         gpu, row = self._place(instance)
         before = self.remove(instance)
         fault = self.why_not(instance, gpu, row, need)
-        self.force(instance, gpu, row, before if fault is not None else need)
+        self.force(instance, gpu, row, need if fault is None else before)
         if fault is not None:
             raise PackingError(f"{instance} on {gpu}, row {row}: {fault}")
 
@@ -302,9 +297,3 @@ class Pool:
         if instance not in self._where:
             raise PackingError(f"{instance} is on no GPU")
         return self._where[instance]
-
-
-def _less(
-    best: tuple[tuple[float, ...], str, int] | None, one: tuple[tuple[float, ...], str, int]
-) -> tuple[tuple[float, ...], str, int]:
-    return one if best is None or one < best else best
