@@ -47,6 +47,12 @@ class Found:
         return 100 * self.sum("violations") / self.requests
 
     @property
+    def settled_pct(self) -> float:
+        """Violations of what came after the first cold starts, %; NaN: not recorded."""
+        those = [one["settled"] for one in self.seeds if "settled" in one]
+        return 100 * sum(late for late, _ in those) / sum(came for _, came in those) if those else math.nan
+
+    @property
     def bound_gpu_seconds(self) -> float:
         """The fluid bound of all seeds."""
         return float(sum(sum(one["bound_gpu_seconds"].values()) for one in self.seeds))

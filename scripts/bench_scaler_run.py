@@ -45,6 +45,9 @@ COMMON = (
 """Files under scaler/ that decide or simulate beside the policies and what plans they make."""
 
 MULTIPLIERS = (1.5, 2.0, 3.0)
+SETTLING_S = 15
+"""Loads begin at their full rate; after so long the first cold starts are over."""
+
 LENIENCE = (1.0, 4.0)
 """Multiples of `hybrid`'s violations that the oracle plans for, since what it plans for is an upper bound."""
 
@@ -160,7 +163,12 @@ def one_seed(
 
 
 def _figures_of(result: ReplayResult, bound: dict[str, float]) -> dict[str, Any]:
+    late, came = (
+        sum(result.series.column(name, one)[SETTLING_S:].sum() for one in result.functions)
+        for name in ("violations", "arrivals")
+    )
     return {
+        "settled": [float(late), float(came)],
         "total": _plain(result.total),
         "functions": {name: _plain(one) for name, one in result.functions.items()},
         "bound_gpu_seconds": bound,

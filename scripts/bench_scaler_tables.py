@@ -55,8 +55,8 @@ def write_results(places: Places, measured: Path | None, document: Path | None) 
 def loads(listed: list[Cell], found: Results) -> list[str]:
     """One row a load: cost over the bound and violations of each policy, means over single functions."""
     lines = [
-        "| load | functions | " + " | ".join(f"`{policy}`" for policy in POLICIES) + " | tail |",
-        "|---|---|" + "---|" * len(POLICIES) + "--:|",
+        "| load | functions | " + " | ".join(f"`{policy}`" for policy in POLICIES) + " | tail | settled |",
+        "|---|---|" + "---|" * len(POLICIES) + "--:|--:|",
     ]
     seen = []
     for cell in main_cells(listed):
@@ -70,9 +70,10 @@ def loads(listed: list[Cell], found: Results) -> list[str]:
         ]  # fmt: skip
         tails = [next(iter(found[one.key].values())).tail_over_bound for one in group]
         texts = [_mean_of([found[one.key][p] for one in group if p in found[one.key]]) for p in POLICIES]
+        settled = [found[one.key]["hybrid"].settled_pct for one in group if "hybrid" in found[one.key]]
         which = "all six" if key[2] else f"{len(group)} alone"
         lines.append(
-            f"| {cell.load}, {cell.arrivals.value} | {which} | {' | '.join(texts)} | {np.mean(tails):.2f}x |"
+            f"| {cell.load}, {cell.arrivals.value} | {which} | {' | '.join(texts)} | {np.mean(tails):.2f}x | {np.mean(settled or [math.nan]):.2f} % |"
         )
     return lines
 
