@@ -72,8 +72,9 @@ def loads(listed: list[Cell], found: Results) -> list[str]:
         texts = [_mean_of([found[one.key][p] for one in group if p in found[one.key]]) for p in POLICIES]
         settled = [found[one.key]["hybrid"].settled_pct for one in group if "hybrid" in found[one.key]]
         which = "all six" if key[2] else f"{len(group)} alone"
+        tail, calm = f"{np.mean(tails):.2f}x", f"{np.mean(settled or [math.nan]):.2f} %"
         lines.append(
-            f"| {cell.load}, {cell.arrivals.value} | {which} | {' | '.join(texts)} | {np.mean(tails):.2f}x | {np.mean(settled or [math.nan]):.2f} % |"
+            f"| {cell.load}, {cell.arrivals.value} | {which} | {' | '.join(texts)} | {tail} | {calm} |"
         )
     return lines
 
