@@ -77,6 +77,10 @@ def _arrive(w: World) -> None:
     own.queue_length += 1
 
 
+TOKENS_COUNT = 0.1
+"""Weight of the time until tokens are repaid where the pace is longer: it parts those that are alike."""
+
+
 @within
 def dispatch(w: World, f: int) -> None:
     """Give what waits for function `f` to its idle instances."""
@@ -90,8 +94,10 @@ def dispatch(w: World, f: int) -> None:
             if one.stage == IDLE and one.draining == 0:
                 n = min(one.batch, own.queue_length)
                 refill(w, i)
-                # Where it is released first; a larger batch is as good as several small ones.
-                takes = max(w.pace[i, n], (w.device[i, n] - one.tokens) / one.quota) / n
+                # Where it is released first; a larger batch is as good as several small ones. Among those
+                # alike the one with most tokens: or some would run out of them while others' are full.
+                repaid = (w.device[i, n] - one.tokens) / one.quota
+                takes = (max(w.pace[i, n], repaid) + TOKENS_COUNT * repaid) / n
                 if takes < soonest:
                     best, soonest = i, takes
         if best < 0:

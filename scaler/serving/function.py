@@ -25,6 +25,9 @@ from scaler.serving.requests import Fault, Request, Sample
 MOST_TRIES = 3
 """A sample whose worker died is begun so often at most, as in the replay."""
 
+_ALIKE = 1.25
+"""Instances whose samples take at most so many times the fastest one's are taken in turn."""
+
 
 class ServedFunction:
     """One function.
@@ -106,10 +109,7 @@ class ServedFunction:
             self._timer.cancel()
             self._timer = None
         while queue:
-            best: Instance | None = None
-            for one in self.instances:
-                if one.is_idle and (best is None or one.sample_s < best.sample_s):
-                    best = one
+            best = self._fastest_idle()
             if best is None:
                 self._hand_ahead()
                 return
@@ -120,6 +120,17 @@ class ServedFunction:
                     self._timer = self._loop.call_later(wait_s, self.dispatch)
                     return
             best.run(self._batch(most))
+
+    def _fastest_idle(self) -> Instance | None:
+        """The idle instance that is fastest; of those about as fast the one that idles longest.
+
+        Its quota has saved up most: or some would run into debt while others' tokens overflow.
+        """
+        idle = [one for one in self.instances if one.is_idle]
+        if not idle:
+            return None
+        alike_s = _ALIKE * min(one.sample_s for one in idle)
+        return min((one for one in idle if one.sample_s <= alike_s), key=lambda one: one.idle_since_s)
 
     def _hand_ahead(self) -> None:
         """Under saturation, let workers have their next batch before they ask for it.

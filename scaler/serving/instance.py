@@ -112,6 +112,11 @@ class Instance:
         return self.phase is Phase.READY and not self.carried
 
     @property
+    def idle_since_s(self) -> float:
+        """When it ended its last batch; 0: it has had none."""
+        return self._begun_s
+
+    @property
     def may_have_ahead(self) -> bool:
         """Whether it runs a batch and has not got the one after it."""
         return self.phase is Phase.READY and not self.ahead and bool(self.carried)

@@ -30,7 +30,7 @@ class Desk:
         self.config, self.phase, self.counts = ResourceConfig(100, 100, batch), Phase.READY, InstanceCounts()
         self.carried: Sequence[Sample] = ()
         self.ahead: Sequence[Sample] = ()
-        self.sample_s = 0.0
+        self.sample_s = self.idle_since_s = 0.0
         self.sizes: list[int] = []
 
     @property
@@ -215,3 +215,24 @@ def test_a_network_that_refuses_one_sample_answers_the_others() -> None:
         assert [None if one is None else int(one.status) for one in results] == [None, 400, None]
 
     in_loop(body)
+
+
+def test_instances_that_are_alike_take_turns_and_a_slow_one_waits() -> None:
+    """The one that idles longest has most tokens; one that is much slower is left for last."""
+
+    async def scenario() -> None:
+        served, desks = function(1, 1, 1)
+        for desk, sample_s, since_s in zip(desks, (0.010, 0.011, 0.050), (9.0, 3.0, 1.0), strict=True):
+            desk.sample_s, desk.idle_since_s = sample_s, since_s
+        for _ in desks:
+            ask(served, 1)
+        assert [desk.sizes for desk in desks] == [[1], [1], [1]]
+        served.queue.clear()
+        desks[0].finish()
+        desks[1].finish()
+        desks[1].idle_since_s = 12.0
+        ask(served, 1)
+        assert desks[0].carried
+        assert not desks[1].carried
+
+    asyncio.run(scenario())
