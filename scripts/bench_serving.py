@@ -71,7 +71,7 @@ def main() -> None:
     results = given.work / "results.jsonl"
     if given.soak_minutes is not None:
         case = replace(case_of(NETWORKS[0], given), batch=SOAK_BATCH)
-        append(results, soak(case, given.work, given.soak_minutes))
+        append(results, soak(case, given.work, given.soak_minutes, given.ahead))
     elif given.only != "tables":
         for number in range(given.repetitions):
             if given.only != "overhead":

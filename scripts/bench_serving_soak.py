@@ -84,24 +84,25 @@ class Changer(threading.Thread):
         self.changes += len(actions)
 
 
-def soak(case: Case, work: Path, minutes: float) -> list[dict[str, Any]]:
+def soak(case: Case, work: Path, minutes: float, ahead: bool = False) -> list[dict[str, Any]]:
     """Load of 60 % of saturation at quota 100 %, with a change every two seconds."""
-    with running("rapp", case, work) as server:
+    with running("rapp", case, work, ahead) as server:
         rps = SHARE * saturation(server, case.name, 10.0)["rps"]
         duration_s = 60 * minutes
         due = Trace.of_rates([rps], duration_s).arrivals([case.name], ArrivalProcess.POISSON, 0)
         changer = Changer(server, case)
-        changer.start()
-        report = run_load(
-            server.url,
-            due,
-            duration_s,
-            options=LoadOptions(timeout_ms=30_000),
-            targets={case.name: server.target},
-            on_progress=changer.tell,
-        )
-        changer.over.set()
-        changer.join()
+        with server.measured():
+            changer.start()
+            report = run_load(
+                server.url,
+                due,
+                duration_s,
+                options=LoadOptions(timeout_ms=30_000),
+                targets={case.name: server.target},
+                on_progress=changer.tell,
+            )
+            changer.over.set()
+            changer.join()
         if changer.failure is not None:
             raise changer.failure
     total = report.total
