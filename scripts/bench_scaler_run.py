@@ -93,13 +93,14 @@ def _times(folder: Path, source: str, network: str) -> ServiceTimes:
 
 
 def missing(cell: Cell, part: int, places: Places, keep: Collection[str] = ()) -> list[str]:
-    """Policies of a cell whose part is not there or, but for those of `keep`, was made by other sources."""
+    """Policies of a cell whose part is not there or, but for those of `keep`, was made by other sources:
+    of the policy, of the core or of the replay."""
     found = []
     for policy in cell.policies:
         file = places.file(cell, policy, part)
         if not is_written(policy) or (policy == "oracle" and not is_written("hybrid")):
             continue
-        fresh = file.exists() and (policy in keep or _digest_in(file) == policy_digest(policy))
+        fresh = file.exists() and (policy in keep or _digests_in(file) == digests(policy))
         if not fresh:
             found.append(policy)
     if "hybrid" in found and "oracle" in cell.policies and "oracle" not in (*found, *keep):
@@ -107,8 +108,14 @@ def missing(cell: Cell, part: int, places: Places, keep: Collection[str] = ()) -
     return found
 
 
-def _digest_in(file: Path) -> str:
-    return str(json.loads(file.read_text())["policy_digest"])
+def digests(policy: str) -> tuple[str, str]:
+    """Of a policy's sources, and of what decides and simulates beside it."""
+    return policy_digest(policy), common_digest()
+
+
+def _digests_in(file: Path) -> tuple[str, str]:
+    result = json.loads(file.read_text())
+    return str(result["policy_digest"]), str(result["common_digest"])
 
 
 def run_part(cell: Cell, part: int, policies: list[str], places: Places) -> str:

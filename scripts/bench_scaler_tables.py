@@ -18,7 +18,7 @@ from bench_scaler_cells import LEAST_SEEDS, POLICIES, Cell, cells
 from bench_scaler_goals import ENOUGH, goals, missed, paper_cells, pooled_violations, read_measured
 from bench_scaler_plot import plot_front
 from bench_scaler_results import Found, Results, main_cells, read_results
-from bench_scaler_run import Places, common_digest, policy_digest
+from bench_scaler_run import Places, digests
 from bench_scaler_times import NETWORKS
 from protocol_tables import replace_between
 
@@ -261,7 +261,7 @@ def run_of(listed: list[Cell], found: Results) -> list[str]:
     not_made = int(sum(seed["changes_not_made"] for one in those for seed in one.seeds))
     changes = int(sum(seed["changes"] for one in those for seed in one.seeds))
     right = all(one.accounted for one in those)
-    now = {policy: (policy_digest(policy), common_digest()) for policy in POLICIES}
+    now = {policy: digests(policy) for policy in POLICIES}
     older = sum(one.digests != now[policy] for cell in listed for policy, one in found[cell.key].items())
     few = sum(
         found[cell.key]["hybrid"].requests < ENOUGH
