@@ -26,9 +26,11 @@ Execution times are planned with as they are beside busy neighbours, at the risk
 Room. An instance goes where a row of its own leaves the fewest SMs over, so that whole GPUs stay free; rows
 are not shared, since instances that take turns in one slow each other by far more than neighbours do. Where a
 fleet does not fit, the next best that fits is taken, down to one of small SM partitions with high quotas and
-no headroom; where nothing suffices, what serves most. Instances are started one at a time, always for the
-function of which the smallest part of the demand is served, so that none starves while others grow. What
-could not be had shows in the rates that are answered.
+no headroom; where nothing suffices, what serves most. SMs without quota have a price as they become few, so
+that fleets go over to small partitions with high quotas before there is no room. A function whose demand is
+not served has a right to an equal part of all SMs: others grow beyond theirs only while that leaves it, and
+come back to theirs if it does not. Instances are started one at a time, always for the function of whose
+fleet the smallest part is there. What could not be had shows in the rates that are answered.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ from heapq import heapify, heappop, heapreplace
 
 from scaler.core.decision import Action
 from scaler.packing import Pool
-from scaler.policies import hybrid_fleets
+from scaler.policies import hybrid_fleets, hybrid_room
 from scaler.policies.base import Case, Memory
-from scaler.policies.hybrid_function import FunctionStep
+from scaler.policies.hybrid_function import FunctionStep, Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,13 @@ class Hybrid:
     ) -> tuple[Memory, list[Action], Mapping[str, float]]:
         """As `Policy.decide`."""
         functions = dict(memory["functions"])
-        scarcity = hybrid_fleets.scarcity(pool)
+        own = {case.spec.name: sum(one.config.sm_pct for one in case.members) for case in cases}
+        short = [name for name in own if functions.get(name, {"short": True})["short"]]
+        allowed, scarcity = hybrid_room.allowed_sm_pct(pool, own, short), hybrid_fleets.scarcity(pool)
+        rooms = [Room(allowed[name], scarcity) for name in own]
         steps = [
-            FunctionStep(functions.get(case.spec.name), case, now_s, pool, scarcity, number)
-            for number, case in enumerate(cases)
+            FunctionStep(functions.get(case.spec.name), case, now_s, pool, room, number)
+            for number, (case, room) in enumerate(zip(cases, rooms, strict=True))
         ]
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         actions: list[Action] = [action for step in steps for action in step.drains()]
@@ -73,17 +78,17 @@ class Hybrid:
         actions += [action for step, configs in wanted for action in step.resizes(configs, up=False)]
         actions += [action for step, configs in wanted for action in step.resizes(configs, up=True)]
         # One at a time, always for the function of whose fleet the smallest part is there.
-        short = [(step.part(), step.case.spec.name, step) for step in steps if step.part() < 1]
-        heapify(short)
-        while short:
-            _, name, step = short[0]
+        missing = [(step.part(), step.case.spec.name, step) for step in steps if step.part() < 1]
+        heapify(missing)
+        while missing:
+            _, name, step = missing[0]
             started = step.start_one()
             if started is not None:
                 actions.append(started)
             if started is None or step.part() >= 1:
-                heappop(short)
+                heappop(missing)
             else:
-                heapreplace(short, (step.part(), name, step))
+                heapreplace(missing, (step.part(), name, step))
         functions |= {step.case.spec.name: step.memory() for step in steps}
         capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
         return {"functions": functions}, actions, capacity

@@ -189,7 +189,7 @@ def _peak_rps(periods: list[list[Any]], which: int, forgiven: float) -> float:
         left -= requests
         if left < 0:
             rps = float(BIN ** (number + 0.5))
-            return rps - math.sqrt(rps)
+            return max(rps - math.sqrt(rps), 0.0)
     return 0.0
 
 

@@ -47,6 +47,9 @@ SCARCE_BELOW = ((0.5, 0.0), (0.25, 0.3), (-math.inf, 1.0))
 SCARCITIES = tuple(price for _, price in SCARCE_BELOW)
 """Prices that fleets are looked for with, so that there are some that fit where others do not."""
 
+LARGEST_SM_PCT = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0)
+"""SM partitions that room is filled with where nothing suffices: whole numbers of them about fill a GPU."""
+
 IDLE_RPS = 0.01
 """Rate that counts as none: a single request is to meet the objective."""
 
@@ -120,12 +123,14 @@ class Wanted:
         rps: rate that it is paid for. most_rps: rate that it has to be able to serve at full quota.
         least: instances that it has to have.
         scarcity: price of SMs that are set aside without quota, against those with it.
+        room_pct: SMs that it may have, % of a GPU.
     """
 
     rps: float
     most_rps: float
     least: int
     scarcity: float = 0.0
+    room_pct: float = math.inf
 
 
 def scarcity(pool: Pool) -> float:
@@ -151,7 +156,9 @@ def most_rps(table: PlanTable, fleet: Fleet) -> float:
 
 def suits(table: PlanTable, fleet: Fleet, wanted: Wanted) -> bool:
     """Whether a fleet does what it has to."""
-    return fleet.number >= wanted.least and most_rps(table, fleet) >= max(wanted.most_rps, wanted.rps)
+    if fleet.number < wanted.least or fleet.number * fleet.sm_pct > wanted.room_pct + 1e-6:
+        return False
+    return most_rps(table, fleet) >= max(wanted.most_rps, wanted.rps)
 
 
 def cheapest(
@@ -169,12 +176,18 @@ def cheapest(
         for rps in (wanted.rps, max(wanted.most_rps, wanted.rps))
     )
     s = None if sm_pct is None else partition(table, sm_pct)
-    return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcity)
+    return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcity, wanted.room_pct)
 
 
 @lru_cache(maxsize=65_536)
 def _cheapest(
-    table: PlanTable, rps_step: int, most_step: int, least: int, s: int | None, scarcity: float
+    table: PlanTable,
+    rps_step: int,
+    most_step: int,
+    least: int,
+    s: int | None,
+    scarcity: float,
+    room_pct: float,
 ) -> Fleet | None:
     rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
     best, worse = (math.inf, 0, 0), 0
@@ -182,14 +195,13 @@ def _cheapest(
         served = served_rps(table, number)
         enough = (served >= rps).argmax(axis=1)
         quota = (enough + 1.0) / served.shape[1]
-        share = (
-            number * table.sm_pct / 100 * (quota + scarcity * (1.0 - quota)) * (1.0 + PER_INSTANCE * number)
-        )
-        price = np.where(served[:, -1] >= max(most, rps), share, np.inf)
+        share = number * table.sm_pct / 100 * (quota + scarcity * (1.0 - quota))
+        suiting = (served[:, -1] >= max(most, rps)) & (number * table.sm_pct <= room_pct + 1e-6)
+        price = np.where(suiting, share * (1.0 + PER_INSTANCE * number), np.inf)
         at = int(np.argmin(price)) if s is None else s
         if price[at] < best[0]:
             best, worse = (float(price[at]), number, at), 0
-        elif math.isfinite(best[0]):
+        elif math.isfinite(best[0]) or number * table.sm_pct[0] > room_pct:
             worse += 1
             if worse == PATIENCE:
                 break
@@ -203,6 +215,16 @@ def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
     if now is not None:
         found.append(cheapest(table, wanted, now.sm_pct))
     return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
+
+
+def largest(table: PlanTable, wanted: Wanted) -> list[Fleet]:
+    """Fleets that use the room that there is, those that serve most first."""
+    found = []
+    for sm_pct in LARGEST_SM_PCT:
+        fitting = [number for number in NUMBERS if number * sm_pct <= wanted.room_pct + 1e-6]
+        if sm_pct >= table.sm_pct[0] and fitting and fitting[-1] >= wanted.least:
+            found.append(Fleet(fitting[-1], sm_pct))
+    return sorted(found, key=lambda fleet: (-most_rps(table, fleet), fleet))
 
 
 def idle(table: PlanTable, least: int, scarcity: float) -> Fleet | None:
@@ -249,15 +271,15 @@ def saved(
 ) -> dict[str, float]:
     """What each rival would have saved by now, GPU-seconds; those that would not have are forgotten."""
     here = cost(table, now, wanted)
-    found = {}
-    for fleet in dict.fromkeys([*(Fleet.named(name) for name in savings), *rivals]):
+    found: dict[str, float] = {}
+    # Rivals of now come first: what has saved for long and is not among them has had no room.
+    for fleet in dict.fromkeys([*rivals, *(Fleet.named(name) for name in savings)]):
         if fleet == now or not suits(table, fleet, wanted):
             continue
         gain = savings.get(fleet.name, 0.0) + (here - cost(table, fleet, wanted)) * dt_s
         if gain > 0:
             found[fleet.name] = gain
-    best = sorted(found, key=lambda name: (-found[name], name))[:MOST_RIVALS]
-    return {name: found[name] for name in sorted(best)}
+    return {name: found[name] for name in sorted(list(found)[:MOST_RIVALS])}
 
 
 def exchange(

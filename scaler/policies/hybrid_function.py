@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rapp.types import ResourceConfig
@@ -11,8 +11,8 @@ from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas, most_rate
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
 from scaler.core.needs import instance_need, latency_ms
 from scaler.core.observation import Phase
-from scaler.packing import TOLERANCE, Gpu, Need, PackingError, Pool
-from scaler.policies import hybrid_demand, hybrid_fleets
+from scaler.packing import TOLERANCE, Need, PackingError, Pool
+from scaler.policies import hybrid_demand, hybrid_fleets, hybrid_room
 from scaler.policies.base import Case, Member, new_id
 from scaler.policies.changes import fewest, why_below
 from scaler.policies.hybrid_fleets import IDLE_RPS, Fleet, Wanted
@@ -28,6 +28,18 @@ SLACK = 0.05
 would keep execution times from being corrected, which waits for a tick without changes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """SMs that a function may have.
+
+    Args:
+        most_pct: all together, % of a GPU. scarcity: price of those without quota (`Wanted`).
+    """
+
+    most_pct: float
+    scarcity: float
+
+
 class FunctionStep:
     """One function at one tick."""
 
@@ -37,10 +49,10 @@ class FunctionStep:
         case: Case,
         now_s: float,
         pool: Pool,
-        scarcity: float,
+        room: Room,
         number: int,
     ) -> None:
-        self.case, self.now_s, self.pool, self.scarcity = case, now_s, pool, scarcity
+        self.case, self.now_s, self.pool, self.room = case, now_s, pool, room
         self.table = hybrid_fleets.planned_table(case)
         self.live = {member.id: member for member in case.members}
         # Functions look for rivals in turn, so that a tick never looks for those of all.
@@ -54,6 +66,7 @@ class FunctionStep:
         self._looked_s: float = before["looked_s"]
         self._started = 0
         self._reason = Reason.DEMAND_UP
+        self._yields = False
         self.fleet = self._target(before["fleet"])
 
     # --- which fleet --------------------------------------------------------------------------------------
@@ -64,12 +77,19 @@ class FunctionStep:
         if fewest_now == 0 and demand.ahead <= 0:
             return None
         least = max(fewest_now, 1)
-        wanted = Wanted(max(demand.ahead, IDLE_RPS), max(demand.most, IDLE_RPS), least, self.scarcity)
+        wanted = Wanted(
+            max(demand.ahead, IDLE_RPS),
+            max(demand.most, IDLE_RPS),
+            least,
+            self.room.scarcity,
+            self.room.most_pct,
+        )
         now = Fleet.named(before) if before is not None else self._present()
         if now is not None and now.number < least:
             now = Fleet(least, now.sm_pct)
-        if now is None:
-            return self._needed(None, wanted)
+        self._yields = now is not None and now.number * now.sm_pct > wanted.room_pct + TOLERANCE
+        if now is None or self._yields:
+            return self._needed(now, wanted)
         own = [member for member in self.case.members if member.config.sm_pct == now.sm_pct]
         waiting = sum(member.phase == Phase.READY for member in own) < now.number
         if hybrid_fleets.most_rps(self.table, now) < wanted.rps:
@@ -97,27 +117,34 @@ class FunctionStep:
             if self._room(fleet) >= self._missing(fleet):
                 self._savings, self._reason = {}, Reason.REPACK
                 return fleet
+            del self._savings[fleet.name]
         return now
 
     def _idle(self, wanted: Wanted) -> Fleet | None:
         """The fleet for no demand; None: there is a demand, or nothing meets the objective."""
         if wanted.most_rps > IDLE_RPS:
             return None
-        return hybrid_fleets.idle(self.table, wanted.least, self.scarcity)
+        return hybrid_fleets.idle(self.table, wanted.least, self.room.scarcity)
 
     def _needed(self, now: Fleet | None, wanted: Wanted) -> Fleet:
         """A fleet for a demand that the present one cannot serve; the best that there is room for."""
         idle = self._idle(wanted) if now is None else None
         if idle is not None and self._room(idle) >= self._missing(idle):
             return idle
-        best = now, hybrid_fleets.most_rps(self.table, now) if now is not None else -1.0
+        best: tuple[Fleet | None, float] = None, -1.0
+        if now is not None and not self._yields:
+            best = now, hybrid_fleets.most_rps(self.table, now)
         cold_start_s = self.case.spec.cold_start_s
-        # The full headroom; if there is no room for it, at least what is expected.
-        for goal in (wanted, replace(wanted, most_rps=wanted.rps)):
-            if best[1] >= goal.most_rps:
+        # The full headroom; if there is no room for it, what is expected; if there is none, what serves most.
+        for goal in (wanted, replace(wanted, most_rps=wanted.rps), replace(wanted, rps=0.0, most_rps=0.0)):
+            if best[1] >= max(goal.most_rps, 0.0):
                 break
-            for fleet in hybrid_fleets.needed(self.table, now, goal, cold_start_s):
-                room, missing = self._room(fleet), self._missing(fleet)
+            fleets = hybrid_fleets.needed(self.table, now, goal, cold_start_s)
+            if goal.rps == 0.0:
+                fleets = hybrid_fleets.largest(self.table, goal)
+            for fleet in fleets:
+                missing = self._missing(fleet)
+                room = missing if self._yields else self._room(fleet)
                 if room >= missing:
                     self._savings = {}
                     return fleet
@@ -144,8 +171,7 @@ class FunctionStep:
 
     def _room(self, fleet: Fleet) -> int:
         """How many of the instances that are missing there is room for."""
-        missing = self._missing(fleet)
-        return min(missing, _room(self.pool, self._need(self._config(fleet)), missing))
+        return hybrid_room.room(self.pool, self._need(self._config(fleet)), self._missing(fleet))
 
     # --- changes ------------------------------------------------------------------------------------------
 
@@ -158,7 +184,7 @@ class FunctionStep:
         others = [member for member in self.live.values() if member.config.sm_pct != sm_pct]
         ready = sum(member.phase == Phase.READY for member in own)
         found: list[Action] = []
-        if ready >= number:
+        if ready >= number or self._yields:
             found += self._drain(others, Reason.REPACK)
         order = sorted(own, key=lambda one: (one.phase != Phase.READY, one.since_s, one.id))
         return found + self._drain(order[number:], Reason.DEMAND_DOWN)
@@ -227,7 +253,7 @@ class FunctionStep:
         assert self.fleet is not None
         config = self._config(self.fleet)
         takes = self._need(config)
-        place = _place(self.pool, takes)
+        place = hybrid_room.place(self.pool, takes)
         if place is None:
             return None
         id_ = new_id(self.case.spec.name, self.now_s, self._started)
@@ -261,37 +287,14 @@ class FunctionStep:
         return most_rate_rps(self.table, self._shares(self.live.values()))
 
     def memory(self) -> dict[str, Any]:
-        """What to remember of the function."""
+        """What to remember of the function; instances that there was no room for are not waited for."""
+        fleet = self.fleet
+        if fleet is not None:
+            fleet = Fleet(fleet.number - self._missing(fleet), fleet.sm_pct)
         return {
             "demand": self._demand_memory,
             "savings": self._savings,
             "looked_s": self._looked_s,
-            "fleet": None if self.fleet is None else self.fleet.name,
+            "short": self.capacity_rps() < self.demand.ahead,
+            "fleet": None if fleet is None or fleet.number == 0 else fleet.name,
         }
-
-
-def _place(pool: Pool, takes: Need) -> tuple[str, int] | None:
-    """A row of its own, on the GPU with the fewest SMs to spare."""
-    fitting = ((gpu.free_sm_pct, gpu.id) for gpu in pool.gpus.values() if _fits(gpu, takes) > 0)
-    _, best = min(fitting, default=(0.0, None))
-    return None if best is None else (best, pool.gpus[best].free_row())
-
-
-def _room(pool: Pool, takes: Need, most: int) -> int:
-    """How many instances fit, each in a row of its own; no more than `most` are counted."""
-    found = 0
-    for gpu in pool.gpus.values():
-        if found >= most:
-            break
-        found += _fits(gpu, takes)
-    return found
-
-
-def _fits(gpu: Gpu, takes: Need) -> int:
-    """How many instances fit on a GPU, each in a row of its own."""
-    fits = (gpu.free_sm_pct + TOLERANCE) / takes.sm_pct
-    if fits >= 1 and takes.memory_mib > 0:
-        fits = min(fits, (gpu.free_memory_mib + TOLERANCE) / takes.memory_mib)
-    if fits >= 1 and takes.host_cores > 0:
-        fits = min(fits, (gpu.free_host_cores + TOLERANCE) / takes.host_cores)
-    return max(int(fits), 0)

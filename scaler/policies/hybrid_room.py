@@ -1,0 +1,61 @@
+"""Room for the instances of `hybrid`: rows of their own, and how much of the GPUs each function may have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+from scaler.packing import TOLERANCE, Gpu, Need, Pool
+
+SM_STEP_PCT = 5.0
+"""What a function may have is rounded down to steps, so that plans are found again."""
+
+
+def allowed_sm_pct(pool: Pool, own_pct: Mapping[str, float], short: Collection[str]) -> dict[str, float]:
+    """SMs that each function may have, by name: % of a GPU, 400 for four of them.
+
+    Whoever wants may have more than an equal part of them all, as long as those who are short of room could
+    still get theirs; else he is to come back to it.
+
+    Args:
+        own_pct: what each function has now. short: functions whose demand is not served for want of room.
+    """
+    if not own_pct:
+        return {}
+    fair = 100.0 * len(pool.gpus) / len(own_pct)
+    owed = {name: max(fair - own_pct[name], 0.0) if name in short else 0.0 for name in own_pct}
+    spare = sum(max(gpu.free_sm_pct, 0.0) for gpu in pool.gpus.values()) - sum(owed.values())
+    return {name: _step(max(fair, own + owed[name] + spare)) for name, own in own_pct.items()}
+
+
+def place(pool: Pool, takes: Need) -> tuple[str, int] | None:
+    """A row of its own, on the GPU with the fewest SMs to spare; None: there is none."""
+    fitting = ((gpu.free_sm_pct, gpu.id) for gpu in pool.gpus.values() if _fits(gpu, takes) > 0)
+    _, best = min(fitting, default=(0.0, None))
+    return None if best is None else (best, pool.gpus[best].free_row())
+
+
+def room(pool: Pool, takes: Need, most: int) -> int:
+    """How many instances fit, each in a row of its own; no more than `most` are counted."""
+    found = 0
+    for gpu in pool.gpus.values():
+        if found >= most:
+            break
+        found += _fits(gpu, takes)
+    return min(found, most)
+
+
+def _fits(gpu: Gpu, takes: Need) -> int:
+    """How many instances fit on a GPU."""
+    fits = (gpu.free_sm_pct + TOLERANCE) / takes.sm_pct
+    if fits < 1:
+        return 0
+    if takes.memory_mib > 0:
+        fits = min(fits, (gpu.free_memory_mib + TOLERANCE) / takes.memory_mib)
+    if takes.host_cores > 0:
+        fits = min(fits, (gpu.free_host_cores + TOLERANCE) / takes.host_cores)
+    return max(int(fits), 0)
+
+
+def _step(sm_pct: float) -> float:
+    return SM_STEP_PCT * math.floor(sm_pct / SM_STEP_PCT + 1e-9)
