@@ -44,6 +44,9 @@ MARGIN_S = 0.25
 RESERVE_S = 120.0
 """A new instance is placed where its row has room for the quotas of so long a time, s."""
 
+MOST_SM_PCT = (10.0, 20.0, 50.0, 100.0)
+"""Largest SM partitions of the plans that are compared for the fewest GPUs, %."""
+
 QUANTILES = (0.5, 0.999)
 """Range of quantiles that are planned for: that of the tables of waiting times."""
 
@@ -102,15 +105,17 @@ class Oracle:
         return {"reserved": kept}, [*drains, *lower, *more], capacity
 
     def _gpus(self, cases: Sequence[Case], there: int) -> list[float]:
-        """The GPUs' worth that each function may use: in proportion to the SMs that its peak needs."""
+        """GPUs that each function may use: the fewest that serve its peak, and its part of the rest."""
         needs = []
         for case in cases:
-            load = demand_of(self.demand, self.name, case.spec.name)
-            plan = oracle_table(case, self.quantile(case)).cheapest(peak_rps(load), scarcity=1.0)
+            peak = peak_rps(demand_of(self.demand, self.name, case.spec.name))
+            table = oracle_table(case, self.quantile(case))
+            plans = [table.cheapest(peak, 1.0, most_sm_pct) for most_sm_pct in MOST_SM_PCT]
+            rows = [plan.number / (100.0 // plan.config.sm_pct) for plan in plans if plan is not None]
             # A whole GPU where nothing meets the objective.
-            needs.append(1.0 if plan is None else plan.number / (100.0 // plan.config.sm_pct))
-        # To a step of 10 %, so that corrections of execution times keep their schedule.
-        return [math.floor(10 * there * need / sum(needs)) / 10 for need in needs]
+            needs.append(min(rows, default=1.0))
+        # In steps of 10 %, so that corrections of execution times keep their schedule.
+        return [math.ceil(10 * need * max(there / sum(needs), 1.0)) / 10 for need in needs]
 
     def quantile(self, case: Case) -> float:
         """Of the latency, that is planned for."""
