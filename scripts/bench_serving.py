@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--saturation-s", type=float, default=8.0)
     parser.add_argument("--latency-s", type=float, default=15.0)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--ahead", action="store_true", help="before other programs while it measures (root)")
+    parser.add_argument(
+        "--ahead", choices=("nice", "rr"), help="before other programs while it measures (root); rr: SCHED_RR"
+    )
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--servers", default=",".join(SERVERS))
     parser.add_argument("--only", choices=("peers", "overhead", "tables"))

@@ -52,7 +52,7 @@ def latency(
 ) -> dict[str, Any]:
     """Latencies at a rate, open loop; the first seconds are left out."""
     due = Trace.of_rates([rps], duration_s + WARM_S).arrivals([name], process, seed)
-    with server.measured(at_once=process is ArrivalProcess.EVEN):
+    with server.measured("rr" if process is ArrivalProcess.EVEN else None):
         cpu_s = server.cpu_s()
         report = run_load(server.url, due, duration_s + WARM_S, targets={name: server.target})
         cpu_s = server.cpu_s() - cpu_s

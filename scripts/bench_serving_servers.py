@@ -50,23 +50,25 @@ class Running:
     pid: int
     target: Target
     token_file: Path
-    ahead: bool = False
+    ahead: str | None = None
 
     @contextlib.contextmanager
-    def measured(self, *, at_once: bool = False) -> Iterator[None]:
-        """With `ahead`, this process and all of the server go before all others as long as this lasts.
+    def measured(self, ahead: str | None = None) -> Iterator[None]:
+        """Let this process and all of the server go before all others as long as this lasts.
 
         On a machine that others use too, they then compete with each other alone. Not while a server starts,
         which would keep others waiting for nothing.
 
         Args:
-            at_once: SCHED_RR, for loads far from saturation: it leaves others 50 ms of each second of a core.
-                Otherwise nice -20.
+            ahead: `nice` (-20), or `rr`, SCHED_RR: more exact, but it leaves others 50 ms of each second of a
+                core, so that a server that keeps to one core has 5 % less at saturation. None: as the server
+                was started with.
         """
-        if not self.ahead:
+        how = ahead if self.ahead and ahead else self.ahead
+        if how is None:
             yield
             return
-        _schedule(self.pid, os.SCHED_RR if at_once else os.SCHED_OTHER, -20)
+        _schedule(self.pid, os.SCHED_RR if how == "rr" else os.SCHED_OTHER, -20)
         try:
             yield
         finally:
@@ -151,7 +153,7 @@ def functions_yaml(case: Case, work: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running(server: str, case: Case, work: Path, ahead: bool = False) -> Iterator[Running]:
+def running(server: str, case: Case, work: Path, ahead: str | None = None) -> Iterator[Running]:
     """Start a server, wait until it answers, and end it with all its processes."""
     token_file, port = work / "token", _free_port()
     python = python_of(server, work)

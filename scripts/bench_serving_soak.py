@@ -84,7 +84,7 @@ class Changer(threading.Thread):
         self.changes += len(actions)
 
 
-def soak(case: Case, work: Path, minutes: float, ahead: bool = False) -> list[dict[str, Any]]:
+def soak(case: Case, work: Path, minutes: float, ahead: str | None = None) -> list[dict[str, Any]]:
     """Load of 60 % of saturation at quota 100 %, with a change every two seconds."""
     with running("rapp", case, work, ahead) as server:
         rps = SHARE * saturation(server, case.name, 10.0)["rps"]

@@ -15,6 +15,11 @@ from rapp.fileio import atomic_path
 
 BEGIN, END = "<!-- bench_serving: begin -->", "<!-- bench_serving: end -->"
 Row = dict[str, Any]
+_AHEAD = {
+    None: "",
+    "nice": "; server and generator at nice -20",
+    "rr": "; server and generator under SCHED_RR, which leaves others 5 % of a core",
+}
 
 
 def print_tables(rows: list[Row]) -> None:
@@ -36,10 +41,12 @@ def write_tables(rows: list[Row], document: Path) -> None:
 def _lines(rows: list[Row]) -> Iterator[str]:
     yield _machine(rows)
     peers = [row for row in rows if row["kind"] == "peers"]
-    for network, batch in sorted({(row["network"], row["batch"]) for row in peers}, reverse=True):
-        yield from _peers(
-            [row for row in peers if (row["network"], row["batch"]) == (network, batch)], network
-        )
+    by_kind: dict[tuple[str, int, str], list[Row]] = {}
+    for row in peers:
+        by_kind.setdefault((row["network"], row["batch"], _AHEAD[row["ahead"]]), []).append(row)
+    for (network, batch, how), own in sorted(by_kind.items(), key=lambda item: (item[0][1], item[0][2])):
+        yield f"\n**{network}**, batch at most {batch}{how}\n"
+        yield from _peers(own)
     yield from _overhead([row for row in rows if row["kind"] == "overhead"])
     for row in rows:
         if row["kind"] == "soak":
@@ -55,17 +62,13 @@ def _machine(rows: list[Row]) -> str:
          if line.startswith("model name")), platform.machine(),
     )  # fmt: skip
     shown = ", ".join(f"{server} {version}" for server, version in versions.items())
-    measured = [row for row in rows if row["kind"] != "soak"]
-    ahead = measured and all(row["ahead"] for row in measured)
-    how = "Server and generator went before them (nice -20; the gateway alone: SCHED_RR). " if ahead else ""
     return (
         f"Machine: {os.cpu_count()} cores, {name}, Linux {platform.release()}, Python"
-        f" {platform.python_version()}{busy}. {how}{shown}."
+        f" {platform.python_version()}{busy}. {shown}."
     )
 
 
-def _peers(rows: list[Row], network: str) -> Iterator[str]:
-    yield f"\n**{network}**, batch at most {rows[0]['batch']}\n"
+def _peers(rows: list[Row]) -> Iterator[str]:
     yield (
         "| server | repetitions | saturation, rps | of rapp serve's | p50 / p99 at 70 % of its own, ms"
         " | p50 / p99 at the same rate, ms | CPU, ms a request | errors |"
@@ -81,12 +84,12 @@ def _peers(rows: list[Row], network: str) -> Iterator[str]:
         ratios = [
             mine["saturation"]["rps"] / our["saturation"]["rps"] for mine, our in zip(own, ours, strict=False)
         ]
-        ratio = "" if name == "rapp" else f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        ratio = "" if name == "rapp" else _spread(ratios, 2)
         errors = sum(
             sum(row[part]["errors"].values()) for row in own for part in ("saturation", "own", "same")
         )
         yield (
-            f"| {SHOWN[name]} | {len(own)} | {np.median(rps):.1f} ({_range(rps.tolist())}) | {ratio}"
+            f"| {SHOWN[name]} | {len(own)} | {_spread(rps.tolist(), 1)} | {ratio}"
             f" | {_percentiles(own, 'own')} | {_percentiles(own, 'same')}"
             f" | {np.median([row['same']['cpu_ms'] for row in own]):.2f} | {errors} |"
         )
@@ -97,7 +100,7 @@ def _percentiles(rows: list[Row], part: str) -> str:
     """Medians over the repetitions: one in which the machine was busy does not make the figure."""
     p50 = [np.percentile(row[part]["latency_ms"], 50) for row in rows]
     p99 = [np.percentile(row[part]["latency_ms"], 99) for row in rows]
-    return f"{np.median(p50):.1f} / {np.median(p99):.1f} ({min(p99):.0f} to {max(p99):.0f})"
+    return f"{np.median(p50):.1f} / {_spread(p99, 0)}"
 
 
 def _overhead(rows: list[Row]) -> Iterator[str]:
@@ -125,6 +128,14 @@ def _soak(row: Row) -> Iterator[str]:
         f" | {row['changes']} | {row['moves']}"
         f" | {row['memory_first_mib']:.0f} to {row['memory_last_mib']:.0f} | {row['growth_pct']:+.1f} % |"
     )
+
+
+def _spread(values: list[float], digits: int) -> str:
+    """The median, with the least and the largest if there are several."""
+    median = f"{np.median(values):.{digits}f}"
+    if len(values) == 1:
+        return median
+    return f"{median} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def _range(values: list[float]) -> str:
