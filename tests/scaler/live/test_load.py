@@ -153,7 +153,7 @@ def test_a_server_that_stands_still_shows_in_every_request_that_was_due(server):
 
 
 def test_answers_are_not_waited_for(server):
-    server.decide = lambda number, talk: talk.server.loop.call_later(0.5, talk.answer, 200)
+    server.decide = lambda number, talk: talk.server.loop.call_later(0.8, talk.answer, 200)
     report = run_load(server.url, even(100, 0.4), 0.4)
     # All 40 are on the way before the first answer comes, each over a connection of its own.
     assert report.total.answered == 40
