@@ -93,7 +93,9 @@ def _light() -> tuple[FunctionSpec, ...]:
     spec = find_spec("onnx")
     assert spec is not None and spec.origin is not None, "onnx is a dependency"
     folder = Path(spec.origin).parent / "backend" / "test" / "data" / "light"
-    common = {"slo_multiplier": 6, "slo_quantile": 0.95, "max_batch": 4}
+    common = {
+        "slo_multiplier": 6, "slo_quantile": 0.95, "max_batch": 4, "min_instances": 0, "idle_to_zero_s": 10,
+    }  # fmt: skip
     return tuple(
         FunctionSpec.model_validate({"name": name, "network": str(folder / f"light_{name}.onnx")} | common)
         for name in ("shufflenet", "squeezenet")

@@ -69,7 +69,8 @@ class LiveSetup:
         times = {spec.name: source.times(spec) for spec in functions}
         slo_ms = {spec.name: spec.objective_ms(times[spec.name].base_ms()) for spec in functions}
         file = folder / "functions.yaml"
-        _write_functions(file, functions, slo_ms, {})
+        # One of each is started, those too that may have none.
+        _write_functions(file, [_kept(spec) for spec in functions], slo_ms, {})
         with serving(file, folder) as server:
             cold_start_s = {name: math.ceil(10 * took) / 10 for name, took in server.wait_ready().items()}
             backend = server.backend()
@@ -179,6 +180,11 @@ def _steps(trace: Trace, name: str, names: Sequence[str]) -> Any:
 
     rps = trace.rates(names)[name]
     return RateSteps(np.append(np.arange(len(rps), dtype=np.float64), trace.duration_s), rps)
+
+
+def _kept(spec: FunctionSpec) -> FunctionSpec:
+    """The same with an instance from the beginning."""
+    return spec.model_copy(update={"min_instances": max(spec.min_instances, 1), "idle_to_zero_s": None})
 
 
 def _write_functions(

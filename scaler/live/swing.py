@@ -1,7 +1,7 @@
 """A trace that makes an autoscaler move: load that swings between functions, as the machine can bear it.
 
-Each function in turn rises from a small part of what one instance serves to more than that, and falls again;
-the others are low meanwhile. So quotas follow, an instance does not suffice at the top, and what one function
+Each function in turn rises from nothing to most of what one instance can serve, and falls again; the others
+have no requests meanwhile. So quotas follow, functions that may go to zero do and are woken up, and what one
 gives back the next one takes.
 """
 
@@ -18,11 +18,12 @@ from rapp.types import FloatArray
 from scaler.arrivals import ArrivalTimes, RateSteps
 from scaler.trace import Trace
 
-LOW, HIGH = 0.15, 1.1
-"""Load as a part of what one instance serves in its partition without a break: little, and too much."""
+HIGH = 0.8
+"""Load at the top as a part of what one instance serves in its partition without a break: with fixed ones
+for the peak of each function the machine is full."""
 
 REST_S, RISE_S, TOP_S, FALL_S = 20.0, 25.0, 25.0, 15.0
-"""A function's swing: low before it, up to the top, there, and down."""
+"""A function's turn: nothing, up to the top, there, and down to nothing."""
 
 STEP_S = 2.5
 """The rate is constant for so long."""
@@ -58,4 +59,4 @@ def write_rates(trace: Trace, functions: tuple[str, ...], file: Path) -> None:
 def _level(t_s: FloatArray) -> FloatArray:
     """Load at a time from the begin of the function's turn, as a part of a unit."""
     corners_s = np.cumsum([REST_S, RISE_S, TOP_S, FALL_S])
-    return np.asarray(np.interp(t_s, corners_s, (LOW, HIGH, HIGH, LOW)))
+    return np.asarray(np.interp(t_s, corners_s, (0.0, HIGH, HIGH, 0.0)))

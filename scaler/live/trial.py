@@ -90,7 +90,7 @@ def run_trial(
             cpu_s, begin_s = server.gateway_cpu_s(), time.monotonic()
             report = run_load(
                 server.url, arrivals, duration_s, slo_ms=slo_ms, on_progress=on_progress,
-                options=LoadOptions(timeout_ms=10 * max(slo_ms.values())),
+                options=LoadOptions(timeout_ms=10 * max(slo_ms.values()) + 2e3 * lead_s),
             )  # fmt: skip
             end_s = begin_s + duration_s
             gateway_cores = (server.gateway_cpu_s() - cpu_s) / (time.monotonic() - begin_s)

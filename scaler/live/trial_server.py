@@ -42,7 +42,7 @@ class TrialServer:
         return Local.at(self.url, self.token_file)
 
     def wait_ready(self) -> dict[str, float]:
-        """Wait for its first instances; by function, the longest that one took to start, s.
+        """Wait for its first instances, if it has any; by function, the longest that one took to start, s.
 
         Raises:
             RappError: an instance does not start in time.
@@ -54,7 +54,7 @@ class TrialServer:
             seen = backend.observe()
             for one in seen.instances:
                 _note(one, began, took)
-            if seen.instances and all(one.phase == Phase.READY for one in seen.instances):
+            if all(one.phase == Phase.READY for one in seen.instances):
                 backend.close()
                 return took
             if time.monotonic() > end_s:

@@ -20,7 +20,7 @@ from scaler.live.foretelling import foretold
 from scaler.live.live import Compared
 from scaler.live.load_records import LoadRecords
 from scaler.live.load_report import LoadFigures, LoadReport
-from scaler.live.swing import HIGH, LOW, swing, write_rates
+from scaler.live.swing import HIGH, swing, write_rates
 from scaler.live.tick import Mode, Tick
 from scaler.live.trial import Outcome, Trial
 from scaler.live.trial_control import Controlled, Sample, Samples, gpu_seconds
@@ -29,15 +29,16 @@ from scaler.trace import ArrivalProcess, Trace
 WHY = Reason.POLICY
 
 
-def test_the_swing_brings_each_function_above_one_instance_and_only_one_at_a_time() -> None:
+def test_the_swing_brings_each_function_to_its_top_and_only_one_at_a_time() -> None:
     unit = {"a": 40.0, "b": 10.0}
     rates = swing(unit).rates(tuple(unit))
     level = {name: rates[name] / unit[name] for name in unit}
     for own in level.values():
         assert own.max() == pytest.approx(HIGH)
-        assert own.min() == pytest.approx(LOW)
-    # Never both above half: two cores bear it.
-    assert np.minimum(level["a"], level["b"]).max() < 0.5
+        assert own.min() == 0
+    # One at a time, and before its turn long enough nothing to go to zero.
+    assert np.minimum(level["a"], level["b"]).max() == 0
+    assert (level["b"][:100] == 0).all()
     assert level["a"].argmax() < level["b"].argmax()
 
 
