@@ -53,11 +53,11 @@ LARGEST_SM_PCT = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0)
 IDLE_RPS = 0.01
 """Rate that counts as none: a single request is to meet the objective."""
 
-IDLE_PRICE = 2.0
+IDLE_PRICE = 3.0
 """Times the least cost without requests that a fleet may cost: a larger SM partition under a small quota
 costs little more, and serves the first requests by its quota alone."""
 
-IDLE_SM_PCT = 25.0
+IDLE_SM_PCT = 50.0
 """Largest SM partition without requests, %, unless the objective needs a larger one: others want SMs too."""
 
 MOST_RIVALS = 6

@@ -22,7 +22,7 @@ from scaler.testing.policy_loop import Demand, Loop, function
 class TestContract(PolicyContract):
     """A constant demand is answered at once; what is ready beyond it is given back as it becomes known."""
 
-    settle_ticks = 100
+    settle_ticks = 700
 
     @pytest.fixture
     def policy(self) -> Policy:
