@@ -68,13 +68,14 @@ def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -
     if not shares:
         return []
     served = served_rps(table, len(shares))
+    alike = Counter(shares)
     total = np.zeros(len(QUOTAS_PCT))
-    for share, count in Counter(shares).items():
+    for share, count in alike.items():
         row, most = served[partition(table, share.sm_pct)], _steps(share.most_quota_pct)
         total[:most] += count * row[:most]
         total[most:] += count * row[most - 1]
     level = int(np.searchsorted(total / len(shares), min(demand_rps, float(total[-1]) / len(shares))))
-    configs = {share: _config(table, len(shares), share, level) for share in set(shares)}
+    configs = {share: _config(table, len(shares), share, level) for share in alike}
     return [configs[share] for share in shares]
 
 

@@ -38,6 +38,10 @@ COARSE = 1.05
 PATIENCE = 2
 """Numbers of instances that may be dearer than the best before the search ends; costs fall, then rise."""
 
+RETURN_S = 10.0
+"""Time for which an instance has to be of no use before it goes, s, where SMs are so scarce that it would save
+all of its own: demand that fell for a moment is back by then."""
+
 LIFETIME_S = 60.0
 """Time for which an instance that is needed now is expected to be needed, s: Knative's stable window."""
 
@@ -248,7 +252,7 @@ def price(table: PlanTable, now: Fleet | None, fleet: Fleet, wanted: Wanted, col
     paid = new * total / fleet.number
     if now is not None and now.number > same:
         before = cost(table, now, wanted)
-        gone = (before if math.isfinite(before) else 0.0) * cold_start_s + START_PRICE
+        gone = (before if math.isfinite(before) else 0.0) * max(cold_start_s, RETURN_S) + START_PRICE
         paid += (now.number - same) * gone / now.number
     return paid
 
