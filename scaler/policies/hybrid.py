@@ -21,16 +21,19 @@ room, all with the same quota and batch. Each tick, for each function:
    lost is missing in the fleet and started at once. Without requests for long a function goes to zero, where
    its specification allows it; the first request wakes it up.
 
-Execution times are planned with as they are beside busy neighbours, at the risk the core is set to.
+Execution times are planned with as they are beside busy neighbours, at the risk the core is set to. What they
+and the capacity are off by shows in the latencies observed: a margin on all demands follows these slowly, up
+where answers are late although nothing unforeseen happened, down where they are early all the time.
 
-Room. An instance goes where a row of its own leaves the fewest SMs over, so that whole GPUs stay free; rows
-are not shared, since instances that take turns in one slow each other by far more than neighbours do. Where a
-fleet does not fit, the next best that fits is taken, down to one of small SM partitions with high quotas and
-no headroom; where nothing suffices, what serves most. SMs without quota have a price as they become few, so
-that fleets go over to small partitions with high quotas before there is no room. A function whose demand is
-not served has a right to an equal part of all SMs: others grow beyond theirs only while that leaves it, and
-come back to theirs if it does not. Instances are started one at a time, always for the function of whose
-fleet the smallest part is there. What could not be had shows in the rates that are answered.
+Room (`scaler.policies.hybrid_room`). An instance goes where a row of its own leaves the fewest SMs over, so
+that whole GPUs stay free; rows are not shared, since instances that take turns in one slow each other by far
+more than neighbours do. Where a fleet does not fit, the next best that fits is taken, down to one of small SM
+partitions with high quotas and no headroom; where nothing suffices, what serves most. SMs without quota have
+a price as they become few, so that fleets go over to small partitions with high quotas before there is no
+room. A function whose demand is not served has a right to an equal part of all SMs: others grow beyond theirs
+only while that leaves it, and come back to theirs if it does not. Instances are started one at a time, always
+for the function of whose fleet the smallest part is there. What could not be had shows in the rates that are
+answered.
 """
 
 from __future__ import annotations

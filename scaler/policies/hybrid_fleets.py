@@ -39,8 +39,8 @@ PATIENCE = 2
 """Numbers of instances that may be dearer than the best before the search ends; costs fall, then rise."""
 
 RETURN_S = 10.0
-"""Time for which an instance has to be of no use before it goes, s, where SMs are so scarce that it would save
-all of its own: demand that fell for a moment is back by then."""
+"""Time for which an instance has to be of no use before it goes, s, where SMs are so scarce that it would
+save all of its own: demand that fell for a moment is back by then."""
 
 LIFETIME_S = 60.0
 """Time for which an instance that is needed now is expected to be needed, s: Knative's stable window."""
