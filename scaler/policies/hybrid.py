@@ -46,7 +46,8 @@ from scaler.core.decision import Action
 from scaler.packing import Pool
 from scaler.policies import hybrid_fleets, hybrid_room
 from scaler.policies.base import Case, Memory
-from scaler.policies.hybrid_function import FunctionStep, Room
+from scaler.policies.hybrid_function import FunctionStep
+from scaler.policies.hybrid_room import Room
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rapp.types import ResourceConfig
@@ -16,6 +16,7 @@ from scaler.policies import hybrid_demand, hybrid_fleets, hybrid_room
 from scaler.policies.base import Case, Member, new_id
 from scaler.policies.changes import fewest, why_below
 from scaler.policies.hybrid_fleets import IDLE_RPS, Fleet, Wanted
+from scaler.policies.hybrid_room import Room
 
 LOOK_S = 5.0
 """Time between two looks for fleets that would cost less, s: their savings take longer to add up."""
@@ -26,18 +27,6 @@ HEADROOM_LEFT = 0.75
 SLACK = 0.08
 """Part by which a quota may be larger than needed before it is lowered: changes that hardly save anything
 would keep execution times from being corrected, which waits for a tick without changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """SMs that a function may have.
-
-    Args:
-        most_pct: all together, % of a GPU. scarcity: price of those without quota (`Wanted`).
-    """
-
-    most_pct: float
-    scarcity: float
 
 
 class FunctionStep:
@@ -58,12 +47,19 @@ class FunctionStep:
         # Functions look for rivals in turn, so that a tick never looks for those of all.
         looked_s = now_s - LOOK_S * (number % 5) / 5
         demand, none = hybrid_demand.start(), None
-        new: Mapping[str, Any] = {"demand": demand, "fleet": none, "savings": {}, "looked_s": looked_s}
+        new: Mapping[str, Any] = {
+            "demand": demand,
+            "fleet": none,
+            "savings": {},
+            "looked_s": looked_s,
+            "short": False,
+        }
         before = new if memory is None else memory
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
         self.demand = hybrid_demand.demand(self._demand_memory, case)
         self._savings: dict[str, float] = dict(before["savings"])
         self._looked_s: float = before["looked_s"]
+        self._short = bool(before["short"])
         self._started = 0
         self._reason = Reason.DEMAND_UP
         self._yields = False
@@ -92,11 +88,13 @@ class FunctionStep:
             return self._needed(now, wanted)
         own = [member for member in self.case.members if member.config.sm_pct == now.sm_pct]
         waiting = sum(member.phase == Phase.READY for member in own) < now.number
-        if hybrid_fleets.most_rps(self.table, now) < wanted.rps:
-            return self._needed(now, wanted)
-        # What is on its way is waited for; what is not urgent is looked for in turn.
+        # What is on its way is waited for; what is not urgent, or had no room, is looked for in turn.
         dt_s = self.now_s - self._looked_s
-        if waiting or 0 <= dt_s < LOOK_S:
+        late = not 0 <= dt_s < LOOK_S
+        if hybrid_fleets.most_rps(self.table, now) < wanted.rps and (late or not self._short):
+            self._looked_s = self.now_s if self._short else self._looked_s
+            return self._needed(now, wanted)
+        if waiting or not late:
             return now
         self._looked_s = self.now_s
         enough = replace(wanted, most_rps=HEADROOM_LEFT * wanted.most_rps)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from scaler.packing import TOLERANCE, Gpu, Need, Pool
 
 SM_STEP_PCT = 5.0
 """What a function may have is rounded down to steps, so that plans are found again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """SMs that a function may have.
+
+    Args:
+        most_pct: all together, % of a GPU. scarcity: price of those without quota (`Wanted`).
+    """
+
+    most_pct: float
+    scarcity: float
 
 
 def allowed_sm_pct(pool: Pool, own_pct: Mapping[str, float], short: Collection[str]) -> dict[str, float]:
