@@ -7,7 +7,8 @@ Needs the public V100 profiles (RAPP_V100_DIR), HAS-GPU's two workloads (a JSON 
 two public traces. Every cell is replayed by every policy at first over a few seeds, then over as many as
 give --requests requests. A policy's part of a cell is one file, whole or not there; a second start goes on,
 and replays what was made by other sources, but for the policies of --keep. --again NAME replays a policy
-whatever made it; --only PREFIX takes the cells whose name begins so; --tables writes what is there and runs nothing.
+whatever made it; --only PREFIX takes the cells whose name begins so; --tables writes what is there, and runs
+nothing.
 """
 
 from __future__ import annotations
