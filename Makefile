@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests that start no server and measure no time: on all cores. The others run one after another.
 APART := $(addprefix tests/,$(addprefix rapp/,graph inference model profiles report training) \
-	$(addprefix scaler/,core forecast policies replay sources))
+	$(addprefix scaler/,capacity core forecast policies replay sources))
 EXTRAS := cpu,train,plot,fast,forecast,ray,serve,kubernetes,dev
 
 .PHONY: help test lint format demo native constraints clean
