@@ -55,7 +55,10 @@ def read_token_file(path: Path) -> str:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise TokenError(f"{path}: the token cannot be read: {reason}") from error
+        raise TokenError(
+            f"{path}: the token cannot be read ({reason}): is `rapp serve` running on that port? If its token"
+            " is elsewhere, give --token-file"
+        ) from error
     if stat.S_IMODE(mode) & 0o077:
         raise TokenError(f"{path}: others may read the token: chmod 600 {path}")
     return checked(token, str(path))
