@@ -6,7 +6,6 @@ import math
 import stat
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,7 +107,7 @@ class TestCounts:
         # In whole numbers: as floats 0.55 x 100 is above 55, and one rank would be too many.
         rank = -(-per_mille * len(latencies) // 1000)
         assert shown == pytest.approx(1e3 * sorted(latencies)[rank - 1])
-        assert counts.latency_ms(111.0, quantile) is None  # they are too old
+        assert counts.latency_ms(111.0, per_mille / 1000) is None  # they are too old
 
     def test_late_is_after_the_objective(self) -> None:
         counts = FunctionCounts()
