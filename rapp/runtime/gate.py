@@ -34,7 +34,7 @@ from rapp.runtime.quota_layout import MILLION, QuotaMode
 Result = TypeVar("Result")
 
 # While somebody waits the quota is looked at this often, so that a change takes effect within about it.
-NAP_NS = 1_000_000
+NAP_NS = 5_000_000
 
 
 class GateClosedError(RappError):
@@ -48,7 +48,7 @@ class QuotaGate:
     """Enforces the quota of one `QuotaBlock` on the runs of this process; threads may share it.
 
     The bucket is full at first. Quota, window and mode are read at every look: when a run begins and ends,
-    and every millisecond while somebody waits. When between two looks the quota changed is not known: for
+    and every 5 ms while somebody waits. When between two looks the quota changed is not known: for
     that interval the mean of the old and the new rate is paid in, which is right on average.
 
     Args:
@@ -157,7 +157,7 @@ class QuotaGate:
             return max(-self._level_fs, 0) / MILLION / MILLION
 
     def close(self) -> None:
-        """Let nothing begin any more, and wake all who wait within about 1 ms; the block stays open."""
+        """Let nothing begin any more, and wake all who wait within about 5 ms; the block stays open."""
         self._closed = True
 
     def _nap_until_repaid(self, owed_fs: int, deadline_ns: float) -> bool:

@@ -122,7 +122,7 @@ class Instance:
         return self.phase is Phase.READY and not self.ahead and bool(self.carried)
 
     def resize(self, quota_pct: float, batch: int) -> None:
-        """Change quota and batch: the quota in the worker at its next look, within about 1 ms."""
+        """Change quota and batch: the quota in the worker at its next look, within about 5 ms."""
         self.config = ResourceConfig(self.config.sm_pct, quota_pct, batch)
         if self._block is not None:
             self._block.quota_pct = quota_pct
