@@ -77,6 +77,9 @@ class PlanTable:
         batches: (B,) batches to choose from, ascending.
         device_ms, pace_ms: (S, N) for batches 1 to N, N the last of `batches`.
         slo_ms, quantile, window_ms: as `scaler.capacity.rate.capacity_rps`.
+
+    Attributes:
+        unhindered_rps: what one instance could do if requests might wait for ever, requests a second.
     """
 
     def __init__(
@@ -92,8 +95,7 @@ class PlanTable:
         self.sm_pct, self.batches = sm_pct, batches
         self._device_ms, self._pace_ms = device_ms, pace_ms
         self._slo_ms, self._quantile, self._window_ms = slo_ms, quantile, window_ms
-        # What one instance could do if no request ever waited.
-        self._most_rps = 1e3 * float((np.arange(1, pace_ms.shape[-1] + 1) / pace_ms).max())
+        self.unhindered_rps = 1e3 * float((np.arange(1, pace_ms.shape[-1] + 1) / pace_ms).max())
         self._rates: dict[int, NDArray[np.float32]] = {}
         self._plans: dict[tuple[int, float, float], Plan | None] = {}
 
@@ -175,7 +177,7 @@ class PlanTable:
         best: tuple[float, Plan] | None = None
         worse = 0
         for number in _numbers():
-            if number * self._most_rps < demand_rps:
+            if number * self.unhindered_rps < demand_rps:
                 continue
             rates = self.rates_rps(number)
             cost = np.where((rates >= demand_rps) & allowed, number * price, np.inf)

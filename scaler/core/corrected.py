@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,10 @@ class CorrectedTimes(ServiceTimes):
         return np.asarray(np.maximum(self.execution_ms(sm_pct, batch, risk), owed))
 
 
+SPREADS = np.linspace(0.0, 1.0, 9)
+"""Powers that `bearable_spread` chooses from."""
+
+
 def corrected(
     plain: ServiceTimes, *, device_factor: float, pace_factor: float, spread: float
 ) -> CorrectedTimes:
@@ -83,3 +88,23 @@ def corrected(
         plain.host_ms * widened, np.ones_like(plain.upper), plain.memory_mib, gate,
         plain=plain, device_over_pace=device_factor / pace_factor,
     )  # fmt: skip
+
+
+def bearable_spread(plain: ServiceTimes, pace_factor: float, slo_ms: float) -> float:
+    """How much of the interval can be planned with so that it still says which configuration to take.
+
+    The upper end of a wide interval, as without any measured point, may meet an objective that the mean meets
+    easily only on whole GPUs, or nowhere. So it may take up half of what the mean leaves, in logarithms: the
+    fastest configuration is planned with as at most sqrt(mean x objective).
+
+    Args:
+        plain: the prediction. pace_factor: on the wall time of a batch.
+        slo_ms: objective less the batching delay.
+
+    Returns:
+        The power, 0 to 1, for `corrected`; 0 if the mean misses the objective already.
+    """
+    mean_ms = pace_factor * plain.latency_ms(plain.sm_pct[:, None], 100.0, plain.batch[None])
+    most_ms = math.sqrt(max(slo_ms, 0.0) * float(mean_ms.min()))
+    fastest_ms = (mean_ms * plain.upper ** SPREADS[:, None, None]).min(axis=(1, 2))
+    return float(SPREADS[max(int(np.searchsorted(fastest_ms, most_ms, side="right")) - 1, 0)])

@@ -40,7 +40,8 @@ class FunctionState:
         forecast: state of the forecaster. correction: of its times.
         busy_s: when it last had a request, or could not be observed.
         lost: instances lost that no policy was told of yet.
-        disturbed: an instance of it was starting, or was changed, in the tick that ended last.
+        disturbed: an instance of it was starting in the tick that ended last, or, under a launch gate, was
+            changed: then what was observed is of two states.
     """
 
     forecast: Mapping[str, Any]

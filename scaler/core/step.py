@@ -13,13 +13,13 @@ its arguments are tables, which could be computed anew at any time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rapp.errors import ConfigError
 from rapp.recommend import Risk
 from scaler.core.checking import Checker, check
-from scaler.core.corrected import CorrectedTimes, corrected
+from scaler.core.corrected import CorrectedTimes, bearable_spread, corrected
 from scaler.core.correction import Correction, tag_of
 from scaler.core.decision import Action, Decision, Drain, FunctionOutlook, Resize, Start
 from scaler.core.observation import Observation
@@ -79,6 +79,7 @@ class Core:
             check_objective(spec, slo_ms, predicted)
             self.served[spec.name] = Served(spec, predicted, slo_ms, memory_mib(spec, predicted))
         self._corrected: dict[tuple[str, float, float, float, float], CorrectedTimes] = {}
+        self._gated = {name for name, served in self.served.items() if served.times.gate is not None}
         self._in_steps: dict[tuple[str, float], ServiceTimes] = {}
 
     def step(
@@ -111,7 +112,7 @@ class Core:
         actions, dropped = check(wanted, checker, room - len(forced))
         dropped += [(drain, f"more than {room} changes in a tick") for drain in later]
         decided: tuple[Action, ...] = (*forced, *actions)
-        _remember(known, observation.now_s, fleet, decided)
+        _remember(known, observation.now_s, self._gated, decided)
         outlook = {case.spec.name: _outlook(case, capacity.get(case.spec.name, 0.0), known) for case in cases}
         return known.to_json(), Decision(decided, outlook, tuple(dropped))
 
@@ -202,8 +203,13 @@ class Core:
         if key not in self._corrected:
             if len(self._corrected) >= MOST_KEPT:
                 self._corrected.clear()
+            plain, served = self._plain(name, sm_step_pct), self.served[name]
+            room_ms = served.slo_ms - served.spec.max_batch_delay_ms
             self._corrected[key] = corrected(
-                self._plain(name, sm_step_pct), device_factor=key[1], pace_factor=key[2], spread=spread
+                plain,
+                device_factor=key[1],
+                pace_factor=key[2],
+                spread=min(spread, bearable_spread(plain, key[2], room_ms)),
             )
         return self._corrected[key]
 
@@ -217,12 +223,16 @@ class Core:
         return self._in_steps[key]
 
 
-def _remember(known: CoreState, now_s: float, fleet: Fleet, actions: Sequence[Action]) -> None:
-    """Note what was decided, so that the next tick knows what is on its way."""
+def _remember(known: CoreState, now_s: float, gated: Collection[str], actions: Sequence[Action]) -> None:
+    """Note what was decided, so that the next tick knows what is on its way.
+
+    Args:
+        gated: functions whose execution times depend on the quota.
+    """
     known.now_s = now_s
     for action in actions:
         one = known.functions.get(action.function)
-        if one is not None:
+        if one is not None and (isinstance(action, Start) or action.function in gated):
             one.disturbed = True
         if isinstance(action, Start):
             known.ordered[action.id] = Ordered(action.function, action.gpu, action.row, action.config, now_s)

@@ -112,13 +112,6 @@ def _table(times: ServiceTimes, slo_ms: float, quantile: float, max_batch: int) 
     return plan_table(slowed, slo_ms, quantile, max_batch)
 
 
-def _planned(observed: float) -> float:
-    """The factor to plan with for one that was observed."""
-    steps = math.log(observed * BESIDE) / math.log(COARSE)
-    # Half a percent short of a step is the step: no correction at all is one.
-    return float(COARSE ** math.ceil(steps - 0.1))
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a fleet has to do.
@@ -174,13 +167,20 @@ def cheapest(
         sm_pct: of this SM partition; None: of any.
         scarcity: price of SMs without quota against those with it, as `PlanTable.cheapest`.
     """
+    return _each(table, wanted, sm_pct, (scarcity,))[0]
+
+
+def _each(
+    table: PlanTable, wanted: Wanted, sm_pct: float | None, scarcities: tuple[float, ...]
+) -> tuple[Fleet | None, ...]:
+    """The cheapest fleet for each price of scarce SMs."""
     # Rates in steps, so that answers are found again while the demand hardly changes.
     steps = tuple(
         math.ceil(math.log(max(rps, 1e-3)) / math.log(DEMAND_STEP) - 1e-9)
         for rps in (wanted.rps, max(wanted.most_rps, wanted.rps))
     )
     s = None if sm_pct is None else partition(table, sm_pct)
-    return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcity, wanted.room_pct)
+    return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcities, wanted.room_pct)
 
 
 @lru_cache(maxsize=65_536)
@@ -190,34 +190,41 @@ def _cheapest(
     most_step: int,
     least: int,
     s: int | None,
-    scarcity: float,
+    scarcities: tuple[float, ...],
     room_pct: float,
-) -> Fleet | None:
-    rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
-    best, worse = (math.inf, 0, 0), 0
+) -> tuple[Fleet | None, ...]:
+    rps, most = DEMAND_STEP**rps_step, DEMAND_STEP ** max(most_step, rps_step)
+    best = [(math.inf, 0, 0)] * len(scarcities)
+    worse = [0] * len(scarcities)
+    sm_pct = table.sm_pct if s is None else table.sm_pct[s : s + 1]
     for number in (number for number in NUMBERS if number >= least):
+        if number * table.unhindered_rps < most and number * table.sm_pct[0] <= room_pct:
+            continue
         served = served_rps(table, number)
-        enough = (served >= rps).argmax(axis=1)
-        quota = (enough + 1.0) / served.shape[1]
-        share = number * table.sm_pct / 100 * (quota + scarcity * (1.0 - quota))
-        suiting = (served[:, -1] >= max(most, rps)) & (number * table.sm_pct <= room_pct + 1e-6)
-        price = np.where(suiting, share * (1.0 + PER_INSTANCE * number), np.inf)
-        at = int(np.argmin(price)) if s is None else s
-        if price[at] < best[0]:
-            best, worse = (float(price[at]), number, at), 0
-        elif math.isfinite(best[0]) or number * table.sm_pct[0] > room_pct:
-            worse += 1
-            if worse == PATIENCE:
-                break
-    return Fleet(best[1], float(table.sm_pct[best[2]])) if math.isfinite(best[0]) else None
+        served = served if s is None else served[s : s + 1]
+        suiting = (served[:, -1] >= most) & (number * sm_pct <= room_pct + 1e-6)
+        quota = ((served >= rps).argmax(axis=1) + 1.0) / served.shape[1]
+        share = np.where(suiting, number * sm_pct / 100 * (1.0 + PER_INSTANCE * number), np.inf)
+        for i, scarcity in enumerate(scarcities):
+            price = share * (quota + scarcity * (1.0 - quota))
+            at = int(price.argmin())
+            if price[at] < best[i][0] and worse[i] < PATIENCE:
+                best[i], worse[i] = (float(price[at]), number, at), 0
+            elif math.isfinite(best[i][0]) or number * table.sm_pct[0] > room_pct:
+                worse[i] += 1
+        if min(worse) >= PATIENCE:
+            break
+    return tuple(
+        Fleet(number, float(sm_pct[at])) if math.isfinite(price) else None for price, number, at in best
+    )
 
 
 def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
     """Fleets worth looking at: the cheapest of all, with and without scarce SMs, and that of the SM partition
     that is there."""
-    found = [cheapest(table, wanted, scarcity=scarcity) for scarcity in SCARCITIES]
+    found = _each(table, wanted, None, SCARCITIES)
     if now is not None:
-        found.append(cheapest(table, wanted, now.sm_pct))
+        found += _each(table, wanted, now.sm_pct, (0.0,))
     return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
 
 

@@ -25,8 +25,8 @@ HEADROOM_LEFT = 0.75
 """Part of the headroom that a fleet is chosen with which has to be left: below it another is needed."""
 
 SLACK = 0.08
-"""Part by which a quota may be larger than needed before it is lowered: changes that hardly save anything
-would keep execution times from being corrected, which waits for a tick without changes."""
+"""Part by which a quota may be larger than needed before it is lowered: changes that hardly save anything are
+as many calls to workers."""
 
 
 class FunctionStep:

@@ -12,10 +12,14 @@ from scaler.replay.world import HOLDING, World
 
 @within
 def refill(w: World, i: int) -> None:
-    """Bring the token bucket of instance `i` up to now; it holds at most one window's worth."""
+    """Bring the token bucket of instance `i` up to now; it holds at most one window's worth.
+
+    One that is still starting has a full bucket from when it will be ready.
+    """
     one, now = w.instance_table[i], w.clock_table[0].now
-    one.tokens = min(one.tokens + one.quota * (now - one.tokens_at), one.quota * one.window)
-    one.tokens_at = now
+    if now > one.tokens_at:
+        one.tokens = min(one.tokens + one.quota * (now - one.tokens_at), one.quota * one.window)
+        one.tokens_at = now
 
 
 @within
@@ -105,8 +109,8 @@ def hold(w: World, i: int) -> None:
 def set_quota(w: World, i: int, quota: float) -> None:
     """Change the quota of instance `i`, a share: what it owes is repaid at the new rate from now on."""
     refill(w, i)
-    one = w.instance_table[i]
+    one, now = w.instance_table[i], w.clock_table[0].now
     one.quota = quota
-    one.tokens = min(one.tokens, quota * one.window)
+    one.tokens = quota * one.window if now < one.tokens_at else min(one.tokens, quota * one.window)
     if one.stage == HOLDING:
         hold(w, i)

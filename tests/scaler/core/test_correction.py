@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from rapp.errors import ConfigError
 from rapp.recommend import Risk
 from rapp.types import ResourceConfig
-from scaler.core.corrected import corrected
+from scaler.core.corrected import bearable_spread, corrected
 from scaler.core.correction import LEAST, MOST, Correction, Factor
+from scaler.core.decision import Start
 from scaler.core.needs import batch_times, instance_need
 from scaler.core.observation import InstanceView, Phase
 from scaler.core.step import Core
@@ -148,7 +150,7 @@ def test_what_an_instance_needs_does_not_change_with_corrections() -> None:
     assert instance_need(function(host_cores=0.7), PLAIN, 100.0, config).host_cores == 0.7
 
 
-def test_correction_is_frozen_while_an_instance_starts_and_in_the_tick_after_a_change(
+def test_correction_is_frozen_while_an_instance_starts_and_in_the_tick_after_one_began(
     core_of: Callable[..., Core],
 ) -> None:
     core = core_of()
@@ -158,14 +160,29 @@ def test_correction_is_frozen_while_an_instance_starts_and_in_the_tick_after_a_c
         before = {} if state is None else state["functions"]["f"]["correction"]
         state, decision = core.step(state, fleet.observe({"f": 60}))
         moved = bool(before) and state["functions"]["f"]["correction"]["pace"][1] != before["pace"][1]
-        seen.append((starting, moved, bool(decision.actions)))
+        began = any(isinstance(one, Start) for one in decision.actions)
+        seen.append((starting, moved, began))
         fleet.apply(decision)
         fleet.advance(1.0)
     assert not any(moved for starting, moved, _ in seen if starting)
-    for (was_starting, _, acted), (_, moved, _) in pairwise(seen):
-        assert not (moved and (acted or was_starting))
+    for (was_starting, _, began), (_, moved, _) in pairwise(seen):
+        assert not (moved and (began or was_starting))
     assert any(moved for _, moved, _ in seen)
     assert decision.outlook["f"].correction == pytest.approx(1.4, rel=0.05)
+
+
+def test_a_wide_interval_is_planned_with_as_far_as_the_objective_bears_it() -> None:
+    fastest_ms = PLAIN.base_ms()
+    for upper in (1.1, 1.5, 3.0):
+        wide = replace(PLAIN, upper=np.full_like(PLAIN.upper, upper))
+        for objective in (0.9, 1.1, 2.0, 6.0):
+            spread = bearable_spread(wide, 1.0, objective * fastest_ms)
+            # What it takes up is half of what the mean leaves at most, and all of that but for a step of 1/8.
+            most = max(math.log(objective), 0.0) / 2 / math.log(upper)
+            assert spread <= most + 1e-9
+            assert spread > min(most, 1.0) - 0.125 - 1e-9
+    # Observed to be slower, less is left.
+    assert bearable_spread(wide, 1.9, 2.0 * fastest_ms) < bearable_spread(wide, 1.0, 2.0 * fastest_ms)
 
 
 def test_of_other_times_nothing_is_known(core_of: Callable[..., Core]) -> None:
