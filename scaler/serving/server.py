@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import resource
 import signal
@@ -27,14 +26,12 @@ from scaler.serving.folder import network_folder
 from scaler.serving.gateway import TIMEOUT_S, Gateway
 from scaler.serving.http import KEEP_ALIVE_S, LimitedProtocol
 from scaler.serving.initial import initial_decision
+from scaler.serving.memory import Tidying, keep_memory
 from scaler.serving.preparation import prepare_all
 
 _BACKLOG = 2048
 _GRACE_S = 30
 """For requests to finish after SIGTERM, s; the deadline of a request that names none is as long."""
-# Of <malloc.h>; glibc takes no larger threshold than 32 MiB for mapping.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MMAP_BYTES, _KEPT_BYTES = 32 << 20, 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ def run_server(options: ServerOptions, sock: socket.socket) -> None:
     Raises:
         RappError: the device cannot be had, or a network cannot be served.
     """
-    _keep_memory()
+    keep_memory()
     _allow_connections()
     # Before it serves there is nothing to finish: it ends by being cancelled.
     with (
@@ -91,18 +88,6 @@ def run_server(options: ServerOptions, sock: socket.socket) -> None:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_run(options, sock))
-
-
-def _keep_memory() -> None:
-    """Have glibc keep what bodies of requests were read into, instead of giving it back and asking again.
-
-    Else every body above 128 KiB is memory that the kernel maps and clears anew: a third of the gateway's
-    time for tensors of 600 KB. Other libraries of C know no such call, and do as they do.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _allow_connections() -> None:
@@ -134,6 +119,7 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
     memory_mib = {name: one.memory_mib for name, one in fleet.functions.items()}
     decision = initial_decision(options.functions, memory_mib, fleet.device, units)
     server = _Server(_config(Gateway(fleet, options.token, options.timeout_s)))
+    tidying = Tidying(function.arena for function in fleet.functions.values())
     try:
         refused = fleet.apply(decision)
         assert not refused, f"what fits is not refused: {refused}"
@@ -147,6 +133,7 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
         await server.serve(sockets=[sock])
         options.log("the server stops")
     finally:
+        tidying.close()
         await fleet.close()
 
 
