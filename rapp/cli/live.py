@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 # The scaler loads inside the function, so that `rapp --help` stays fast.
 
+_RAPP = (sys.executable, "-c", "from rapp.cli.main import main; main()")
+
 
 def live(
     functions: Annotated[
         Path | None,
         typer.Argument(
-            help="functions.yaml with ONNX files; default: light_shufflenet and light_squeezenet, which come"
-            " with onnx.",
+            help="functions.yaml with ONNX files; default: light_densenet121 and light_inception_v1, which"
+            " come with onnx.",
             show_default=False,
         ),
     ] = None,
@@ -47,10 +49,11 @@ def live(
 ) -> None:
     """Serve two networks on this machine's CPU under a real load, scaled by each policy.
 
-    It measures the networks (`rapp profile`), starts the server (`rapp
-    serve`), sends the trace (`rapp load`) and scales, once for each policy.
-    Beside what came of it stands what `rapp replay` foretells. Takes some 8
-    minutes; nothing else should run on the machine meanwhile.
+    It measures the networks, alone and side by side (`rapp profile`), starts
+    the server (`rapp serve`), sends the trace (`rapp load`) and scales, once
+    for each policy. Beside what came of it stands what `rapp replay`
+    foretells. Takes some 8 minutes; nothing else should run on the machine
+    meanwhile.
     """
     from rapp.errors import ConfigError, RappError
     from scaler.functions import read_functions
@@ -71,8 +74,14 @@ def live(
         if spec.network_file is None:
             raise ConfigError(f"function {spec.name}: live serving needs an ONNX file, not a name")
     plan = profiles if profiles is not None else _profiled(given, out)
-    note("starting the server once, to see how long an instance takes to start")
-    setup = LiveSetup.measured(given, str(plan), out)
+    pairs = _side_by_side(given, out)
+    note("starting the server once for a rehearsal: a light load on one function after the other")
+    setup = LiveSetup.measured(given, str(plan), out, pairs)
+    for name, one in setup.rehearsed.items():
+        note(
+            f"{name}: execution times x {one.factor:.2f}, {one.outside_ms:.1f} ms outside of its batch,"
+            f" a start takes {one.cold_start_s:.1f} s; objective {setup.slo_ms[name]:.0f} ms"
+        )
     used = (setup.swing() if trace is None else Trace.read(trace)).scaled(scale)
     found = run_live(
         setup, used, policies, seed=seed,
@@ -98,7 +107,7 @@ def _light() -> tuple[FunctionSpec, ...]:
     }  # fmt: skip
     return tuple(
         FunctionSpec.model_validate({"name": name, "network": str(folder / f"light_{name}.onnx")} | common)
-        for name in ("shufflenet", "squeezenet")
+        for name in ("densenet121", "inception_v1")
     )
 
 
@@ -112,8 +121,7 @@ def _profiled(functions: tuple[FunctionSpec, ...], out: Path) -> Path:
     made = out / "profiles.parquet"
     note(f"measuring the networks on {cores} cores")
     command = [
-        sys.executable, "-c", "from rapp.cli.main import main; main()", "profile",
-        *sorted({str(spec.network_file) for spec in functions}),
+        *_RAPP, "profile", *sorted({str(spec.network_file) for spec in functions}),
         "--device", "cpu", "--sm", ",".join(f"{100 * n / cores:.6g}" for n in counts), "--quota", "100",
         "--batch", ",".join(str(b) for b in (1, 2, 4) if b <= max(spec.max_batch for spec in functions)),
         "--max-samples", "100", "--max-seconds", "3", "--stop-width", "2", "--out", str(made),
@@ -121,6 +129,29 @@ def _profiled(functions: tuple[FunctionSpec, ...], out: Path) -> Path:
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise RappError("the networks could not be measured: see above; the same command goes on")
+    return made
+
+
+def _side_by_side(functions: tuple[FunctionSpec, ...], out: Path) -> Path | None:
+    """Measure how different networks on halves of the cores slow each other; None: there are no two."""
+    from itertools import combinations
+
+    from rapp.errors import RappError
+    from rapp.runtime.cores import usable_cores
+
+    files = sorted({str(spec.network_file) for spec in functions})
+    if len(usable_cores()) < 2 or len(files) < 2:
+        return None
+    made = out / "pairs.csv"
+    # Rows are added to a table that is there: those of another day are not wanted.
+    made.unlink(missing_ok=True)
+    for one, other in combinations(files, 2):
+        command = [
+            *_RAPP, "profile", one, "--pair", other, "--device", "cpu", "--sm", "50", "--batch", "1",
+            "--max-samples", "60", "--max-seconds", "3", "--out", str(made),
+        ]  # fmt: skip
+        if subprocess.run(command, check=False).returncode != 0:
+            raise RappError("the networks could not be measured side by side: see above")
     return made
 
 

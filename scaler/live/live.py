@@ -1,10 +1,10 @@
 """`run_live`: a real server under a real trace, by several policies, beside what the replay foretells.
 
-    setup = LiveSetup.measured(functions, "profiles.parquet", folder)   # one start: how long does it take
+    setup = LiveSetup.measured(functions, "profiles.parquet", folder)   # starts the server for a rehearsal
     report = run_live(setup, trace, ("hybrid", "static"), seed=0)
 
-The replay is made of what was measured before the trial: the profile table and the cold start. It knows
-nothing of gateway, load generator and other processes of the machine, which need the same cores.
+The replay is made of what was measured before the trial: the profile table, how networks slow each other, and
+a rehearsal (`scaler.live.rehearsal`). It is made after the trial but knows nothing of it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rapp.errors import RappError
+from rapp.errors import ConfigError, RappError
 from rapp.fileio import atomic_path
+from scaler.capacity.plans import plan_table
 from scaler.core.observation import GpuView
 from scaler.core.settings import Settings
 from scaler.functions import FunctionSpec
 from scaler.live.foretelling import foretold
 from scaler.live.load import LoadProgress
+from scaler.live.rehearsal import Rehearsed, RehearsedSource, rehearse
 from scaler.live.swing import swing
 from scaler.live.trial import Outcome, Trial, run_trial
 from scaler.live.trial_control import Controlled
 from scaler.live.trial_server import serving
 from scaler.sources.opening import open_source
+from scaler.sources.service_times import ServiceTimes
 from scaler.trace import ArrivalProcess, Trace
 
 COST_WITHIN_PCT, VIOLATIONS_WITHIN = 15.0, 3.0
@@ -42,53 +45,63 @@ class LiveSetup:
     """What is tried.
 
     Args:
-        functions: with the cold start that was measured and the objective in ms.
-        functions_file: the same for the server. plan: the profile table. device: what the server runs on.
-        slo_ms: objectives, by function.
-        unit_rps: by function, what one instance in the least partition serves without a break, requests a
-            second.
+        functions: to plan with: the cold start that was measured, and the objective less the time outside of
+            instances, ms.
+        functions_file: for the server, with the whole objective. plan: the profile table.
+        rehearsed: by function. pairs: table of how networks slow each other; None: not measured.
+        device: what the server runs on.
+        slo_ms: whole objectives, by function.
+        unit_rps: by function, the rate within the objective of one instance in the least partition, requests
+            a second.
         folder: of the results.
     """
 
     functions: tuple[FunctionSpec, ...]
     functions_file: Path
     plan: str
+    rehearsed: Mapping[str, Rehearsed]
+    pairs: Path | None
     device: GpuView
     slo_ms: Mapping[str, float]
     unit_rps: Mapping[str, float]
     folder: Path
 
     @staticmethod
-    def measured(functions: Sequence[FunctionSpec], plan: str, folder: Path) -> LiveSetup:
-        """Start the server once, to see how long instances take to start, and on what they run.
+    def measured(
+        functions: Sequence[FunctionSpec], plan: str, folder: Path, pairs: Path | None = None
+    ) -> LiveSetup:
+        """Start the server once for a rehearsal.
+
+        An objective that is given as a multiple counts from a request's latency on the whole device as the
+        rehearsal saw it, with gateway and sockets.
 
         Raises:
             RappError: the server does not start, or the plan does not know a network.
+            ConfigError: an objective leaves no time for batches.
         """
         source = open_source(plan)
         times = {spec.name: source.times(spec) for spec in functions}
-        slo_ms = {spec.name: spec.objective_ms(times[spec.name].base_ms()) for spec in functions}
         file = folder / "functions.yaml"
         # One of each is started, those too that may have none.
+        slo_ms = {spec.name: spec.objective_ms(times[spec.name].base_ms()) for spec in functions}
         _write_functions(file, [_kept(spec) for spec in functions], slo_ms, {})
         with serving(file, folder) as server:
-            cold_start_s = {name: math.ceil(10 * took) / 10 for name, took in server.wait_ready().items()}
+            rehearsed = rehearse(server, functions, times)
             backend = server.backend()
             (device,) = backend.observe().gpus
             backend.close()
-        known = tuple(
-            spec.model_copy(
-                update={
-                    "slo_ms": slo_ms[spec.name],
-                    "slo_multiplier": None,
-                    "cold_start_s": cold_start_s.get(spec.name, spec.cold_start_s),
-                }
-            )
+        cold_start_s = {name: math.ceil(10 * one.cold_start_s) / 10 for name, one in rehearsed.items()}
+        for spec in functions:
+            one = rehearsed[spec.name]
+            slo_ms[spec.name] = spec.objective_ms(times[spec.name].base_ms() * one.factor + one.outside_ms)
+        _write_functions(file, functions, slo_ms, cold_start_s)
+        planned = tuple(
+            _planned(spec, slo_ms[spec.name], rehearsed[spec.name], cold_start_s[spec.name])
             for spec in functions
         )
-        _write_functions(file, known, slo_ms, cold_start_s)
-        unit_rps = {name: 1e3 / float(one.latency_ms(one.sm_pct[0], 100.0, 1)) for name, one in times.items()}
-        return LiveSetup(known, file, plan, device, slo_ms, unit_rps, folder)
+        known = RehearsedSource(source, {name: one.factor for name, one in rehearsed.items()})
+        unit_rps = {spec.name: _unit_rps(spec, known.times(spec), device) for spec in planned}
+        return LiveSetup(planned, file, plan, rehearsed, pairs, device, slo_ms, unit_rps, folder)
 
     def swing(self) -> Trace:
         """The trace that makes an autoscaler move on this machine."""
@@ -158,13 +171,15 @@ def run_live(
     found = []
     for policy in policies:
         on_policy(policy)
-        given = Controlled(setup.functions, setup.plan, policy, forecaster, settings or Settings(), demand)
+        given = Controlled(
+            setup.functions, setup.plan, setup.rehearsed, policy, forecaster, settings or Settings(), demand
+        )
         trial = run_trial(
             given, setup.functions_file, arrivals, trace.duration_s, setup.slo_ms, setup.folder, on_progress
         )
         if trial.report.interrupted:
             raise RappError(f"{policy}: interrupted; what came before is not reported")
-        replayed = foretold(given, arrivals, trace.duration_s, setup.device, seed)
+        replayed = foretold(given, arrivals, trace.duration_s, setup.device, setup.pairs, seed)
         found.append(Compared(policy, trial, replayed))
         trial.report.records.write_csv(setup.folder / f"requests-{policy}.csv")
     with atomic_path(setup.folder / "live.json") as temporary:
@@ -180,6 +195,28 @@ def _steps(trace: Trace, name: str, names: Sequence[str]) -> Any:
 
     rps = trace.rates(names)[name]
     return RateSteps(np.append(np.arange(len(rps), dtype=np.float64), trace.duration_s), rps)
+
+
+def _planned(spec: FunctionSpec, slo_ms: float, one: Rehearsed, cold_start_s: float) -> FunctionSpec:
+    """What is planned with."""
+    left_ms = slo_ms - one.outside_ms
+    if left_ms <= spec.max_batch_delay_ms:
+        raise ConfigError(
+            f"function {spec.name}: of its objective of {slo_ms:.3g} ms a request spends"
+            f" {one.outside_ms:.3g} ms outside of its batch: give a larger one"
+        )
+    changes = {"slo_ms": left_ms, "slo_multiplier": None, "cold_start_s": cold_start_s}
+    return spec.model_copy(update=changes)
+
+
+def _unit_rps(spec: FunctionSpec, times: ServiceTimes, device: GpuView) -> float:
+    """Rate within the objective of one instance in the least partition that can be had, requests a second."""
+    assert spec.slo_ms is not None, "it was worked out"
+    table = plan_table(times, spec.slo_ms - spec.max_batch_delay_ms, spec.slo_quantile, spec.max_batch)
+    sm_pct = max(float(times.sm_pct[0]), device.sm_step_pct)
+    rps = table.resized(1, sm_pct, math.inf).capacity_rps
+    # Where its objective needs more than that, whatever it serves without a break.
+    return rps if rps > 0 else 1e3 / float(times.latency_ms(sm_pct, 100.0, 1))
 
 
 def _kept(spec: FunctionSpec) -> FunctionSpec:

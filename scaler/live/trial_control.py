@@ -18,7 +18,10 @@ from scaler.arrivals import RateSteps
 from scaler.core.decision import Resize, Start
 from scaler.core.settings import Settings
 from scaler.functions import FunctionSpec
+from scaler.live.rehearsal import Rehearsed, RehearsedSource
 from scaler.live.tick import Happening, Mode, Tick
+from scaler.sources.base import LatencySource
+from scaler.sources.opening import open_source
 
 END_S = 30.0
 """For the controller to end its tick and say what it saw."""
@@ -30,16 +33,27 @@ class Controlled:
 
     Args:
         functions: those served. plan: a profile table, or what else `open_source` takes.
+        rehearsed: by function, what the server adds to the plan.
         policy: name of the policy. forecaster: name of the forecaster. settings: of the core.
         demand: by function the rate that comes, for policies that know it beforehand.
     """
 
     functions: tuple[FunctionSpec, ...]
     plan: str
+    rehearsed: Mapping[str, Rehearsed]
     policy: str
     forecaster: str
     settings: Settings
     demand: Mapping[str, RateSteps]
+
+    def source(self) -> LatencySource:
+        """Execution times as rehearsed.
+
+        Raises:
+            RappError: as `open_source`.
+        """
+        factors = {name: one.factor for name, one in self.rehearsed.items()}
+        return RehearsedSource(open_source(self.plan), factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +147,12 @@ def _control(given: Controlled, url: str, token_file: Path, stop: Event, out: Co
     from scaler.live.recorder import Recorder
     from scaler.policies import registry
     from scaler.replay.setup import KNOW_DEMAND
-    from scaler.sources.opening import open_source
 
     # Ctrl-C reaches the whole group; who started this tells it to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kept = Samples()
     try:
-        source = open_source(given.plan)
+        source = given.source()
         options: dict[str, Any] = {"demand": given.demand} if given.policy in KNOW_DEMAND else {}
         core = Core(
             given.functions,

@@ -20,10 +20,12 @@ from scaler.live.foretelling import foretold
 from scaler.live.live import Compared
 from scaler.live.load_records import LoadRecords
 from scaler.live.load_report import LoadFigures, LoadReport
+from scaler.live.rehearsal import Rehearsed, RehearsedSource
 from scaler.live.swing import HIGH, swing, write_rates
 from scaler.live.tick import Mode, Tick
 from scaler.live.trial import Outcome, Trial
 from scaler.live.trial_control import Controlled, Sample, Samples, gpu_seconds
+from scaler.sources.opening import open_source
 from scaler.trace import ArrivalProcess, Trace
 
 WHY = Reason.POLICY
@@ -97,14 +99,14 @@ def spec() -> FunctionSpec:
 
 def test_what_is_foretold_serves_what_the_policy_can_and_costs_what_it_sets_aside() -> None:
     demand = {"f": RateSteps(np.array([0.0, 60.0]), np.array([10.0]))}
-    controlled = Controlled((spec(),), "constant:20", "static", "last-value", Settings(), demand)
+    controlled = Controlled((spec(),), "constant:20", {}, "static", "last-value", Settings(), demand)
     trace = Trace.of({"f": demand["f"]})
     arrivals = trace.arrivals(["f"], ArrivalProcess.POISSON, 0)
-    found = foretold(controlled, arrivals, 60.0, GpuView("cpu:0", 8000.0, 2.0), seed=0)
+    found = foretold(controlled, arrivals, 60.0, GpuView("cpu:0", 8000.0, 2.0), None, seed=0)
     assert 0 < found.gpu_seconds <= 60.0
     assert found.violation_share < 0.05
     assert found.p50_ms >= 20
-    assert found == foretold(controlled, arrivals, 60.0, GpuView("cpu:0", 8000.0, 2.0), seed=0)
+    assert found == foretold(controlled, arrivals, 60.0, GpuView("cpu:0", 8000.0, 2.0), None, seed=0)
 
 
 def test_a_comparison_tells_how_far_off_it_was_and_is_json() -> None:
@@ -126,3 +128,25 @@ def test_a_comparison_tells_how_far_off_it_was_and_is_json() -> None:
     told = compared.to_json()
     assert told["live"]["p99_ms"] is None
     assert told["foretold"]["resizes"] == 9
+
+
+def test_rehearsed_times_are_those_of_the_plan_times_the_factor_of_the_function() -> None:
+    plain = open_source("constant:20,5")
+    known, other = spec(), spec().model_copy(update={"name": "g"})
+    source = RehearsedSource(plain, {"f": 1.25})
+    assert source.times(known).base_ms() == pytest.approx(1.25 * plain.times(known).base_ms())
+    assert source.times(other).base_ms() == pytest.approx(plain.times(other).base_ms())
+
+
+def test_time_outside_of_batches_is_in_the_latencies_that_are_foretold() -> None:
+    demand = {"f": RateSteps(np.array([0.0, 20.0]), np.array([5.0]))}
+    arrivals = Trace.of({"f": demand["f"]}).arrivals(["f"], ArrivalProcess.POISSON, 0)
+    found = []
+    for outside_ms in (0.0, 7.0):
+        rehearsed = {"f": Rehearsed(1.0, outside_ms, 1.0)}
+        controlled = Controlled(
+            (spec(),), "constant:20", rehearsed, "static", "last-value", Settings(), demand
+        )
+        found.append(foretold(controlled, arrivals, 20.0, GpuView("cpu:0", 8000.0, 2.0), None, seed=0))
+    assert found[1].p50_ms == pytest.approx(found[0].p50_ms + 7.0)
+    assert found[1].gpu_seconds == found[0].gpu_seconds
