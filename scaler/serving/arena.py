@@ -81,7 +81,7 @@ class Arena:
             Whether there is more to give back.
         """
         idle = min(self._idle, self._lowest)
-        begin = min(self._empty, self._lowest)
+        begin = self._empty  # above `idle` if what lies below was used since `age`: not idle
         end = min(begin + max(most_bytes // self.slot_bytes, 1), idle)
         if begin >= end:
             return False

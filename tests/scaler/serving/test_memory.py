@@ -51,38 +51,38 @@ def test_slots_of_a_burst_go_after_an_idle_period() -> None:
         assert arena.resident_bytes >= 80 * SLOT_BYTES, "used in this period"
         burst(arena, 4)
         arena.age()
-        burst(arena, 4)
+        burst(arena, 30)
         pieces = 1
         while arena.release(20 * SLOT_BYTES):
             pieces += 1
-        assert pieces == 4, "at most twenty slots at a time"
-        assert arena.resident_bytes <= 4 * SLOT_BYTES + 2 * PAGE_BYTES * pieces
+        assert pieces == 3, "at most twenty slots at a time"
+        assert 30 * SLOT_BYTES <= arena.resident_bytes <= 30 * SLOT_BYTES + 2 * PAGE_BYTES * pieces
         assert not arena.release(1 << 30), "nothing is given back twice"
     arena.close()
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.one_of(st.integers(1, 6), st.sampled_from(["back", "age", "release"])), max_size=60))
-def test_what_is_in_use_keeps_its_values(steps: list[int | str]) -> None:
-    arena = Arena.make(16, PAGE_BYTES + 1984)
-    held: dict[int, int] = {}
-    for number, step in enumerate(steps):
-        if isinstance(step, int):
-            taken = arena.take(step) or []
-            fill(arena, taken, number + 1)
-            held |= dict.fromkeys(taken, number + 1)
-        elif step == "age":
-            arena.age()
-        elif step == "release":
-            arena.release(3 * arena.slot_bytes)
-        elif held:
-            slot = min(held, key=lambda one: one * 7 % 16)
-            del held[slot]
-            arena.give_back(slot)
-        for slot, value in held.items():
-            start = slot * arena.slot_bytes
-            assert set(arena.memory[start : start + arena.slot_bytes]) == {value}
-    assert arena.free_slots == 16 - len(held)
+@settings(deadline=None, max_examples=50)
+@given(st.permutations(range(16)), st.integers(0, 16), st.integers(0, 16))
+def test_what_is_in_use_keeps_its_values(order: list[int], kept: int, later: int) -> None:
+    """Some slots stay in use; some are taken again after the idle period, before what idled is given back."""
+    arena = Arena.make(16, 2 * PAGE_BYTES + 1984)
+    held = dict.fromkeys(arena.take(16) or [], 1)
+    fill(arena, list(held), 1)
+    for slot in order[kept:]:
+        del held[slot]
+        arena.give_back(slot)
+    arena.age()
+    arena.age()
+    again = arena.take(min(later, arena.free_slots)) or []
+    fill(arena, again, 2)
+    held |= dict.fromkeys(again, 2)
+    while arena.release(3 * arena.slot_bytes):
+        pass
+    for slot, value in held.items():
+        start = slot * arena.slot_bytes
+        assert set(arena.memory[start : start + arena.slot_bytes]) == {value}
+    most_pages = 4 * len(held) + arena.free_slots + 1  # of idle slots the pages between two of them alone
+    assert arena.resident_bytes <= most_pages * PAGE_BYTES
     arena.close()
 
 
@@ -126,6 +126,7 @@ def test_nothing_is_kept_of_instances_that_are_gone(tmp_path: Path) -> None:
 
     async def run() -> None:
         fleet = Fleet((spec,), {"f": network}, CpuDevice())
+        gc.collect()
         open_files = len(list(FILES.iterdir()))
         instances = await moves(fleet, 5)
         gc.collect()
