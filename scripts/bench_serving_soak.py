@@ -120,5 +120,6 @@ def soak(case: Case, work: Path, minutes: float, ahead: str | None = None) -> li
             "changes": changer.changes, "moves": changer.moves, "refusals": changer.refused,
             "memory_first_mib": float(steady[:5, 1].mean()), "memory_last_mib": float(steady[-5:, 1].mean()),
             "growth_pct": float(100 * slope * (steady[-1, 0] - steady[0, 0]) / level),
+            "memory_mib": np.round(memory, 1).tolist(),
         }
     ]  # fmt: skip

@@ -17,7 +17,7 @@ IDLE_S = 10.0
 """Memory that nobody used for so long, and at most twice as long, is given back, s."""
 _PIECE_BYTES = 8 << 20
 _PAUSE_S = 0.01
-"""An arena is given back piece by piece, with pauses: 3 ms in which no request has its turn, each time."""
+"""An arena is given back piece by piece, with pauses: each takes 3 ms, in which no request has its turn."""
 # Of <malloc.h>; glibc takes no larger threshold than 32 MiB for mapping.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_BYTES, _KEPT_BYTES = 32 << 20, 128 << 20
@@ -60,15 +60,15 @@ class Tidying:
         self._next_period = self._loop.call_later(self._idle_s, self._age)
         for arena in self._arenas:
             arena.age()
-        self._left = list(self._arenas)
-        # Free chunks between those in use, too; a few ms after a burst, 20 us while there is nothing.
+        # Free chunks between those in use, too, at 0.1 ms/MiB: about 1 ms of 10 s under a steady load.
         self._trim_heap(0)
         if self._next_piece is None:
-            self._release()
+            self._left = list(self._arenas)
+            self._next_piece = self._loop.call_later(_PAUSE_S, self._release)
 
     def _release(self) -> None:
         self._next_piece = None
-        while self._left and not self._left[-1].release(_PIECE_BYTES):
+        if not self._left[-1].release(_PIECE_BYTES):
             self._left.pop()
         if self._left:
             self._next_piece = self._loop.call_later(_PAUSE_S, self._release)
