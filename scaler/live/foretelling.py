@@ -12,7 +12,7 @@ from scaler.forecast.registry import forecaster
 from scaler.live.trial import Outcome
 from scaler.live.trial_control import Controlled
 from scaler.replay.runner import replay
-from scaler.replay.setup import Gpus, ReplaySetup
+from scaler.replay.setup import KNOW_DEMAND, Gpus, ReplaySetup
 
 
 def foretold(
@@ -47,7 +47,9 @@ def foretold(
         forecaster=forecaster(given.forecaster),
         pairs=None if pairs is None else PairTable.read(pairs),
     )
-    result = replay(setup, setup.policy(given.policy))
+    # What is known of the demand beforehand is the trace's rate, as in the trial, not what came of it.
+    known = {"demand": given.demand} if given.policy in KNOW_DEMAND else {}
+    result = replay(setup, setup.policy(given.policy, **known))
     total, account = result.total, result.account
     outside_ms = {name: one.outside_ms for name, one in given.rehearsed.items()}
     # Of all together, as the functions' shares of the requests are.

@@ -18,9 +18,10 @@ from rapp.types import FloatArray
 from scaler.arrivals import ArrivalTimes, RateSteps
 from scaler.trace import Trace
 
-HIGH = 0.8
-"""Load at the top as a part of what one instance serves in its partition without a break: with fixed ones
-for the peak of each function the machine is full."""
+HIGH = 0.65
+"""Load at the top as a part of what one instance in the least partition serves within the objective: room is
+left for neighbours that slow it, and for the interval that is planned with. On two cores fixed instances for
+the peak of each function then about fill the machine."""
 
 REST_S, RISE_S, TOP_S, FALL_S = 20.0, 25.0, 25.0, 15.0
 """A function's turn: nothing, up to the top, there, and down to nothing."""
@@ -33,7 +34,8 @@ def swing(unit_rps: Mapping[str, float]) -> Trace:
     """The trace.
 
     Args:
-        unit_rps: by function, requests a second that one instance serves in its partition without a break.
+        unit_rps: by function, requests a second that one instance in the least partition serves within the
+            objective.
     """
     turn_s = REST_S + RISE_S + TOP_S + FALL_S
     end_s = turn_s * len(unit_rps)
