@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests that start no server and measure no time: on all cores. The others run one after another.
 APART := $(addprefix tests/,$(addprefix rapp/,graph inference model profiles report training) \
-	$(addprefix scaler/,capacity core forecast policies replay sources))
+	$(addprefix scaler/,capacity core forecast policies replay sources)) \
+	$(wildcard tests/scaler/test_*.py) \
+	$(filter-out %/test_doctor.py %/test_doctor_gpu.py %/test_recommend.py,$(wildcard tests/rapp/test_*.py))
 EXTRAS := cpu,train,plot,fast,forecast,ray,serve,kubernetes,dev
 
 .PHONY: help test lint format demo native constraints clean
