@@ -80,12 +80,13 @@ class Running:
         return sum(sum(map(int, fields[11:13])) for fields in _family(self.pid).values()) / tick
 
     def memory_mib(self) -> float:
-        """Memory of all its processes, MiB; what they share counts once (Pss of smaps_rollup)."""
+        """Memory of all its processes, MiB; shared memory counts once. Without mapped files: what part of a
+        library is counted here depends on who else on the machine has loaded it."""
         total_kib = 0
         for pid in _family(self.pid):
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                    if line.startswith("Pss:"):
+                    if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                         total_kib += int(line.split()[1])
         return total_kib / 1024
 
