@@ -92,6 +92,20 @@ def test_quota_and_batch_change_under_load_without_a_failure(server: RunningServ
     assert (after["pid"], after["since_s"], after["restarts"]) == (before["pid"], before["since_s"], 0)
 
 
+def goes_on_after_s(server: RunningServer) -> float:
+    """Time from a change of the quota until the worker has run on, s."""
+    # From almost nothing, at which the debt of a batch is repaid in seconds.
+    apply(server, Resize("net-0", "net", 0.01, 2, WHY))
+    time.sleep(0.2)
+    stuck = instance(server, "net-0")["batches"]
+    changed_s = time.monotonic()
+    apply(server, Resize("net-0", "net", 100, 2, WHY))
+    while instance(server, "net-0")["batches"] == stuck:
+        assert time.monotonic() - changed_s < 30, "it does not run on"
+        time.sleep(0.002)
+    return time.monotonic() - changed_s
+
+
 def test_a_quota_is_kept_and_a_change_takes_effect_at_once(server: RunningServer) -> None:
     """Device time is 10 % of the time under a quota of 10 %; after a rise the worker goes on within 50 ms."""
     apply(server, Resize("net-0", "net", 10, 2, WHY))
@@ -103,15 +117,8 @@ def test_a_quota_is_kept_and_a_change_takes_effect_at_once(server: RunningServer
         share = (end[0]["device_s"] - begin[0]["device_s"]) / (end[1] - begin[1])
         # A busy machine may give it less, but the quota never more than with what a window of 40 ms saves.
         assert 0.01 < share < 0.10 * 1.04 + 0.01
-        # From almost nothing, at which the debt of a batch is repaid in seconds.
-        apply(server, Resize("net-0", "net", 0.01, 2, WHY))
-        time.sleep(0.3)
-        stuck = instance(server, "net-0")["batches"]
-        apply(server, Resize("net-0", "net", 100, 2, WHY))
-        changed_s = time.monotonic()
-        server.wait_until(lambda: instance(server, "net-0")["batches"] > stuck, "it runs on")
-        # 50 ms are the server's; polling it on a busy machine takes its time too.
-        assert time.monotonic() - changed_s < 0.5
+        # What else the machine does may delay any of them, but not each.
+        assert min(goes_on_after_s(server) for _ in range(6)) < 0.05
     assert wrong == []
 
 
