@@ -16,18 +16,27 @@ from scaler.live.lease import holder_name
 
 
 class LeaseKeeper:
-    """The actor: who leads, and since when it was not renewed."""
+    """The actor: who leads, until when if it is not renewed; the term grows with each leader."""
 
     def __init__(self) -> None:
-        self._holder, self._until_s = "", 0.0
+        self._holder, self._until_s, self._term = "", 0.0, 0
 
-    def lead(self, holder: str, duration_s: float) -> bool:
-        """Take or renew the lease for `duration_s`; False: another one has it."""
+    def lead(self, holder: str, duration_s: float, term: int) -> int:
+        """Take or renew the lease for `duration_s`.
+
+        Args:
+            term: in which `holder` led when it asked last; 0: it did not.
+
+        Returns:
+            The term, from 1 on; 0: another one leads, or has led since that term.
+        """
         now_s = time.monotonic()
-        if self._holder != holder and now_s < self._until_s:
-            return False
-        self._holder, self._until_s = holder, now_s + duration_s
-        return True
+        if self._holder != holder:
+            if now_s < self._until_s or term not in (0, self._term):
+                return 0
+            self._holder, self._term = holder, self._term + 1
+        self._until_s = now_s + duration_s
+        return self._term
 
     def release(self, holder: str) -> None:
         """Let the next one lead, if `holder` does."""
@@ -52,6 +61,7 @@ class RayLease:
         self._ray, _ = join(address)
         self._address, self.duration_s = address, duration_s
         self._holder = holder_name() if holder is None else holder
+        self._term = 0
 
     @property
     def holder(self) -> str:
@@ -60,11 +70,12 @@ class RayLease:
 
     def lead(self) -> bool:
         """As `Lease.lead`."""
-        answer: bool = self._ask("lead", self._holder, self.duration_s)
-        return answer
+        self._term = self._ask("lead", self._holder, self.duration_s, self._term)
+        return self._term > 0
 
     def release(self) -> None:
         """As `Lease.release`."""
+        self._term = 0
         self._ask("release", self._holder)
 
     def _ask(self, method: str, *arguments: Any) -> Any:

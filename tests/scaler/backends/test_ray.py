@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from scaler.core.step import Core
 from scaler.errors import BackendError
 from scaler.forecast.last_value import LastValue
 from scaler.functions import FunctionSpec
-from scaler.testing import BackendContract
+from scaler.live.lease import Lease
+from scaler.testing import BackendContract, LeaseContract
 from scaler.testing.fleet import times_of
 from scaler.testing.simple_policy import SimplePolicy
 
@@ -33,6 +35,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 from scaler.backends.ray import RayBackend  # noqa: E402
 from scaler.backends.ray_lease import RayLease  # noqa: E402
+from scaler.backends.ray_names import LEASE, NAMESPACE  # noqa: E402
 from scaler.backends.ray_queue import DeadlineError, FailedError, RefusedError  # noqa: E402
 
 WEIGHTS = np.random.default_rng(5).standard_normal((8, 3)).astype(np.float32)
@@ -205,8 +208,31 @@ def test_a_router_that_is_lost_is_started_anew(backend: RayBackend) -> None:
     assert until(backend, lambda seen: len(seen.gpus) == 2).instances == ()
 
 
-def test_of_two_controllers_one_leads(joined: Any) -> None:
-    first, second = (RayLease(joined.address, 1.0, holder=name) for name in ("first", "second"))
+@pytest.fixture
+def unled(joined: Any) -> str:
+    """Address of a cluster whose lease nobody has."""
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(LEASE, NAMESPACE))
+    address: str = joined.address
+    return address
+
+
+class TestRayLease(LeaseContract):
+    @pytest.fixture
+    def lease(self, unled: str) -> RayLease:
+        self.address = unled
+        return RayLease(unled, 60.0)
+
+    def another(self, lease: Lease) -> Lease:
+        return RayLease(self.address, 60.0)
+
+    def expire(self, lease: Lease) -> None:
+        # What a keeper does once the time is over is what it does once the holder lets go.
+        ray.get(ray.get_actor(LEASE, NAMESPACE).release.remote(lease.holder))
+
+
+def test_a_lease_is_over_with_its_time(unled: str) -> None:
+    first, second = (RayLease(unled, 1.0, holder=name) for name in ("first", "second"))
     assert first.lead()
     assert not second.lead()
     assert first.lead(), "it renews its own"
