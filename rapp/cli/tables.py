@@ -19,13 +19,19 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(*columns: str, left: tuple[int, ...] = (0,)) -> Table:
-    """A table without a frame; figures to the right, the columns at `left` to the left."""
+    """A table without a frame; figures to the right, the columns at `left` to the left.
+
+    On a narrow terminal what is to the left is folded, so that figures are whole.
+    """
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, name in enumerate(columns):
-        made.add_column(name, justify="left" if place in left else "right", no_wrap=True)
+        if place in left:
+            made.add_column(name, justify="left", overflow="fold")
+        else:
+            made.add_column(name, justify="right", no_wrap=True)
     return made
 
 
