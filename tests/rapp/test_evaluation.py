@@ -1,145 +1,15 @@
-"""Scores, the choice of measured points, and the evaluation of an artifact, on values worked out by hand."""
+"""The evaluation of an artifact, on values worked out by hand."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rapp.errors import CalibrationError, ConfigError, GraphError, ProfileError
-from rapp.evaluation import artifact_folder, bootstrap_mean, choose_points, distance, evaluate, score
-from rapp.profiles import Points, ProfileTable
-from rapp.types import QuotaKind, ResourceConfig, ResourceGrid
-
-GATE = QuotaKind.LAUNCH_GATE
-
-
-def test_scores_of_four_rows():
-    found = score([10, 10, 10, 10], [11, 8, 10, 14], [9, 7, 10, 12], [12, 9, 10, 16])
-    assert found.n_rows == 4
-    assert found.mape == pytest.approx((10 + 20 + 0 + 40) / 4)
-    assert found.median_ape == pytest.approx(15)
-    assert found.p95_ape == pytest.approx(np.percentile([10, 20, 0, 40], 95))
-    assert found.bias == pytest.approx(5)  # the middle of -20, 0, 10, 40
-    assert found.coverage == 50  # the ends of an interval belong to it
-    assert found.width == pytest.approx(100 * (3 / 11 + 2 / 8 + 0 + 4 / 14) / 4)
-    rows = [
-        math.log(12 / 9),
-        math.log(9 / 7) + 20 * math.log(10 / 9),  # 2 / alpha = 20, above the interval
-        0,
-        math.log(16 / 12) + 20 * math.log(12 / 10),  # below it
-    ]
-    assert found.interval_score == pytest.approx(100 * sum(rows) / 4)
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.floats(1e-3, 1e3))
-def test_scores_do_not_depend_on_the_unit_of_time(factor):
-    rng = np.random.default_rng(1)
-    measured, mean = rng.lognormal(3, 1, (2, 50))
-    low, high = mean * 0.9, mean * 1.2
-    first = score(measured, mean, low, high)
-    second = score(*(factor * values for values in (measured, mean, low, high)))
-    for name in ("mape", "bias", "width", "interval_score"):
-        assert getattr(first, name) == pytest.approx(getattr(second, name))
-
-
-def test_the_true_quantiles_have_the_best_interval_score():
-    """Propriety: of all intervals of a known distribution that from 5 to 95 % scores best."""
-    measured = np.random.default_rng(0).lognormal(3, 0.2, 200_000)
-    ones = np.ones_like(measured)
-
-    def of(level: float) -> float:
-        low, high = np.quantile(measured, [(1 - level) / 2, (1 + level) / 2])
-        return score(measured, ones, low * ones, high * ones).interval_score
-
-    assert of(0.90) < min(of(0.80), of(0.86), of(0.94), of(0.99))
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        (([], [], [], []), "both"),
-        (([1, 2], [1], [1, 1], [2, 2]), "mean has shape"),
-        (([1, float("nan")], [1, 1], [1, 1], [1, 1]), "measured has a value"),
-        (([1], [1], [0], [1]), "low has a value"),
-        (([1], [1], [2], [1]), "ends below its start"),
-    ],
-)
-def test_scores_of_what_is_no_prediction_are_a_typed_error(arrays, message):
-    with pytest.raises(ConfigError, match=message):
-        score(*arrays)
-
-
-def test_the_bootstrap_interval_of_the_mean():
-    values = np.random.default_rng(3).normal(10, 2, 400)
-    low, high = bootstrap_mean(values, seed=0)
-    # The normal approximation: 1.96 standard errors on either side.
-    error = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - error, abs=0.03)
-    assert high == pytest.approx(values.mean() + error, abs=0.03)
-    assert bootstrap_mean(values, seed=0) == (low, high) != bootstrap_mean(values, seed=1)
-    narrow = bootstrap_mean(values, seed=0, level=0.5)
-    assert low < narrow[0] < narrow[1] < high
-    assert bootstrap_mean([7.0], seed=0) == (7.0, 7.0)
-    for bad in ([], [float("nan")]):
-        with pytest.raises(ConfigError):
-            bootstrap_mean(bad, seed=0)
-    with pytest.raises(ConfigError, match="seed"):
-        bootstrap_mean([1.0], seed=-1)
-
-
-def points_of(*rows: tuple[float, float, int, float, str]) -> Points:
-    sm, quota, batch, latency, kind = zip(*rows, strict=True)
-    numbers = (np.array(values) for values in (*map(np.float64, (sm, quota)), batch, latency))
-    return Points(*numbers, np.array(kind, object))
-
-
-def test_listed_points_are_taken_and_others_replaced_by_the_nearest():
-    points = points_of(
-        (100, 100, 1, 10.0, "launch_gate"),
-        (50, 100, 1, 11.0, "launch_gate"),
-        (5, 100, 8, 90.0, "launch_gate"),
-        (10, 100, 8, 60.0, "launch_gate"),
-        (5, 100, 8, 50.0, "gpu_time"),
-    )
-    wanted = [ResourceConfig(90, 100, 1), ResourceConfig(100, 100, 1), ResourceConfig(5, 100, 8)]
-    chosen, seen = choose_points(points, wanted, GATE)
-    # (100, 100, 1) is nearest to (90, 100, 1), but it is listed itself: an exact match comes first.
-    assert [one.taken.config for one in chosen] == [
-        ResourceConfig(50, 100, 1), ResourceConfig(100, 100, 1), ResourceConfig(5, 100, 8),
-    ]  # fmt: skip
-    assert [one.replaced for one in chosen] == [True, False, False]
-    assert [one.taken.latency_ms for one in chosen] == [11.0, 10.0, 90.0]
-    assert {one.taken.quota_kind for one in chosen} == {GATE}
-    assert seen.tolist() == [True, True, True, False, False]
-
-
-def test_repetitions_of_a_point_are_one_measurement_and_all_seen():
-    points = points_of((100, 100, 1, 10.0, "launch_gate"), (100, 100, 1, 14.0, "launch_gate"))
-    chosen, seen = choose_points(points, [ResourceConfig(100, 100, 1), ResourceConfig(50, 50, 1)], GATE)
-    assert [one.taken.latency_ms for one in chosen] == [12.0]
-    assert seen.tolist() == [True, True]
-
-
-def test_the_choice_does_not_look_at_latencies_or_the_order_of_rows():
-    rng = np.random.default_rng(5)
-    rows = [(s, q, b, 1.0, "launch_gate") for s in (10, 40, 90) for q in (20, 80) for b in (1, 4)]
-    wanted = [ResourceConfig(s, 55, b) for s in (25, 65) for b in (1, 2, 8)]
-    expected = [one.taken.config for one in choose_points(points_of(*rows), wanted, GATE)[0]]
-    assert len(set(expected)) == len(wanted)
-    for _ in range(5):
-        shuffled = [(*rows[i][:3], float(rng.uniform(1, 9)), rows[i][4]) for i in rng.permutation(len(rows))]
-        assert [one.taken.config for one in choose_points(points_of(*shuffled), wanted, GATE)[0]] == expected
-
-
-def test_the_distance_counts_doublings():
-    config = ResourceConfig(50, 40, 2)
-    others = np.array([[50.0, 40, 2], [100, 40, 2], [50, 10, 2], [25, 20, 4]])
-    assert distance(others, config) == pytest.approx([0, 1, 2, math.sqrt(3)])
+from rapp.evaluation import artifact_folder, evaluate
+from rapp.profiles import ProfileTable
+from rapp.types import ResourceConfig, ResourceGrid
 
 
 def test_an_evaluation_has_the_error_that_was_put_in(predictor, table, graphs):
