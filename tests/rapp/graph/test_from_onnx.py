@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import TensorProto, helper
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from graph_parts import Make, kinds, node, shapes, wires
 
 from rapp.errors import GraphError, UnknownShapeError
 from rapp.graph import BatchPolynomial, OperatorGraph
 
-node = helper.make_node
-Make = Callable[..., ModelProto]
 NEWEST = onnx.defs.onnx_opset_version()
-
-
-def kinds(graph: OperatorGraph) -> list[str]:
-    return [op.op_type for op in graph.operators]
-
-
-def wires(graph: OperatorGraph) -> list[tuple[str, str]]:
-    return [(graph.operators[s].op_type, graph.operators[t].op_type) for s, t in graph.edges.T]
-
-
-def shapes(graph: OperatorGraph, batch: int) -> list[tuple[int, ...]]:
-    return [tuple(dim(batch) for dim in op.output_shapes[0]) for op in graph.operators]
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 15, 17, 20, 21, 22, 23, NEWEST])
@@ -135,176 +126,6 @@ def test_contradictions_are_errors(make_model: Make, nodes: list[Any], message: 
     weights = {"w": np.ones((4, 4, 1, 1))} if nodes[0].op_type == "Conv" else {}
     with pytest.raises(GraphError, match=message):
         OperatorGraph.from_onnx(make_model(nodes, {"x": ["N", 3, 8, 8]}, ["b"], weights))
-
-
-class TestBatch:
-    def test_named_batch_need_not_be_first(self, make_model: Make) -> None:
-        model = make_model([node("Relu", ["x"], ["y"])], {"x": [35, "batch_size", 8]}, ["y"])
-        graph = OperatorGraph.from_onnx(model)
-        assert shapes(graph, 4) == [(35, 4, 8)]
-
-    def test_open_dimension_without_a_name(self, make_model: Make) -> None:
-        graph = OperatorGraph.from_onnx(make_model([node("Relu", ["x"], ["y"])], {"x": [None, 8]}, ["y"]))
-        assert shapes(graph, 4) == [(4, 8)]
-        assert graph.fixed_batch is None
-
-    def test_other_open_dimensions_need_a_number(self, make_model: Make) -> None:
-        model = make_model(
-            [node("MatMul", ["x", "w"], ["y"])], {"x": ["N", "seq", 8]}, ["y"], {"w": np.ones((8, 2))}
-        )
-        with pytest.raises(UnknownShapeError, match="input x: seq is open"):
-            OperatorGraph.from_onnx(model)
-        graph = OperatorGraph.from_onnx(model, dims={"seq": 7})
-        assert graph.macs(2) == 2 * 7 * 8 * 2
-        assert OperatorGraph.from_onnx(model, dims={"seq": 7, "N": 3}).fixed_batch == 3
-
-    def test_input_without_a_shape(self, make_model: Make) -> None:
-        model = make_model([node("Relu", ["x"], ["y"])], {"x": ["N", 8]}, ["y"])
-        model.graph.input[0].type.tensor_type.ClearField("shape")
-        with pytest.raises(UnknownShapeError, match="input x: the input has no shape"):
-            OperatorGraph.from_onnx(model)
-
-    def test_class_token_grows_in_a_fixed_and_in_an_open_file(self, make_model: Make) -> None:
-        """The weight of the Concat is one token for each sample, whichever way the file says so."""
-        weights = {"token": np.ones((1, 1, 6)), "one": [1], "zero": [0], "rest": [1, 6]}
-        opened = [
-            node("Shape", ["x"], ["s"]),
-            node("Gather", ["s", "zero"], ["n"]),
-            node("Concat", ["n", "rest"], ["t"], axis=0),
-            node("Expand", ["token", "t"], ["tokens"]),
-            node("Concat", ["tokens", "x"], ["y"], axis=1),
-        ]
-        fixed = [node("Concat", ["token", "x"], ["y"], axis=1)]
-        graphs = [
-            OperatorGraph.from_onnx(make_model(nodes, {"x": [batch, 4, 6]}, ["y"], weights))
-            for nodes, batch in ((opened, "N"), (fixed, 1))
-        ]
-        assert graphs[0].operators == graphs[1].operators
-        assert graphs[0].graph_hash == graphs[1].graph_hash
-        assert graphs[0].operators[0].weight_bytes == BatchPolynomial((0, 24))
-
-
-class TestUnknownOperators:
-    def test_declared_shapes_serve(self, make_model: Make) -> None:
-        nodes = [
-            node("Relu", ["x"], ["a"]),
-            node("Magic", ["a", "w"], ["b"], domain="ai.example", strength=3),
-            node("Sigmoid", ["b"], ["y"]),
-        ]
-        for batch in ("N", 1):
-            declared, weights = {"b": [batch, 2]}, {"w": np.ones((4, 2))}
-            model = make_model(nodes, {"x": [batch, 4]}, ["y"], weights, 20, declared, ["ai.example"])
-            graph = OperatorGraph.from_onnx(model)
-            assert kinds(graph) == ["Relu", "Magic", "Sigmoid"]
-            magic = graph.operators[1]
-            assert (magic.domain, dict(magic.attributes), magic.dtype) == (
-                "ai.example",
-                {"strength": 3},
-                "float32",
-            )
-            assert (magic.macs(3), magic.input_bytes(3), magic.output_bytes(3), magic.params) == (
-                0,
-                48,
-                24,
-                8,
-            )
-            assert shapes(graph, 3) == [(3, 4), (3, 2), (3, 2)]
-
-    def test_without_declared_shapes_the_error_names_them(self, make_model: Make) -> None:
-        nodes = [node("Magic", ["x"], ["b"], domain="ai.example", name="wand"), node("Relu", ["b"], ["y"])]
-        model = make_model(nodes, {"x": ["N", 4]}, ["y"], domains=["ai.example"])
-        with pytest.raises(UnknownShapeError, match=r"ai\.example\.Magic 'wand'"):
-            OperatorGraph.from_onnx(model)
-
-    def test_unknown_type_in_the_main_domain(self, make_model: Make) -> None:
-        model = make_model([node("Frobnicate", ["x"], ["y"])], {"x": ["N", 4]}, {"y": ["N", 4]})
-        assert kinds(OperatorGraph.from_onnx(model)) == ["Frobnicate"]
-
-    def test_data_dependent_shape(self, make_model: Make) -> None:
-        model = make_model(
-            [node("NonZero", ["x"], ["i"]), node("Cast", ["i"], ["y"], to=1)], {"x": ["N", 4]}, ["y"]
-        )
-        with pytest.raises(UnknownShapeError, match="NonZero 'i'"):
-            OperatorGraph.from_onnx(model)
-
-    def test_fused_operators_of_onnx_runtime(self, make_model: Make) -> None:
-        nodes = [
-            node("FusedConv", ["x", "w"], ["a"], domain="com.microsoft", activation="Relu"),
-            node("Gelu", ["a"], ["y"], domain="com.microsoft"),
-        ]
-        model = make_model(
-            nodes, {"x": ["N", 3, 4, 4]}, ["y"], {"w": np.ones((8, 3, 1, 1))}, domains=["com.microsoft"]
-        )
-        graph = OperatorGraph.from_onnx(model)
-        assert graph.macs(2) == 2 * 8 * 16 * 3
-        assert shapes(graph, 2) == [(2, 8, 4, 4)] * 2
-
-
-class TestSubgraphs:
-    @staticmethod
-    def _branches(make_model: Make, condition: str, **extra: Any) -> ModelProto:
-        def branch(op_type: str) -> onnx.GraphProto:
-            end = helper.make_tensor_value_info(op_type, TensorProto.FLOAT, None)
-            return helper.make_graph([node(op_type, ["a"], [op_type])], op_type, [], [end])
-
-        nodes = [
-            node("Relu", ["x"], ["a"]),
-            *extra.get("before", []),
-            node("If", [condition], ["b"], then_branch=branch("Sigmoid"), else_branch=branch("Tanh")),
-            node("Exp", ["b"], ["y"]),
-        ]
-        return make_model(nodes, {"x": ["N", 4]}, ["y"], extra.get("weights"))
-
-    def test_a_known_condition_takes_its_branch(self, make_model: Make) -> None:
-        before = [
-            node("Shape", ["a"], ["s"]),
-            node("Gather", ["s", "one"], ["w"]),
-            node("Equal", ["w", "four"], ["c"]),
-        ]
-        for width, taken in ((4, "Sigmoid"), (5, "Tanh")):
-            model = self._branches(make_model, "c", before=before, weights={"one": 1, "four": width})
-            graph = OperatorGraph.from_onnx(model)
-            assert kinds(graph) == ["Relu", taken, "Exp"]
-            assert wires(graph) == [("Relu", taken), (taken, "Exp")]
-
-    def test_an_open_condition_is_one_operator(self, make_model: Make) -> None:
-        before = [
-            node("ReduceMax", ["x"], ["top"], keepdims=0),
-            node("Cast", ["top"], ["c"], to=TensorProto.BOOL),
-        ]
-        graph = OperatorGraph.from_onnx(self._branches(make_model, "c", before=before))
-        assert sorted(kinds(graph)) == ["Cast", "Exp", "If", "ReduceMax", "Relu"]
-        # The branches read the Relu from outside.
-        assert {("Relu", "If"), ("Cast", "If"), ("If", "Exp")} <= set(wires(graph))
-        assert shapes(graph, 2)[-1] == (2, 4)
-
-    def test_loop(self, make_model: Make) -> None:
-        info = helper.make_tensor_value_info
-        body = helper.make_graph(
-            [node("Identity", ["go"], ["on"]), node("Relu", ["state"], ["next"])],
-            "body",
-            [
-                info("i", TensorProto.INT64, []),
-                info("go", TensorProto.BOOL, []),
-                info("state", TensorProto.FLOAT, None),
-            ],
-            [info("on", TensorProto.BOOL, []), info("next", TensorProto.FLOAT, ["N", 4])],
-        )
-        loop = node("Loop", ["count", "", "x"], ["y"], body=body)
-        model = make_model([loop], {"x": ["N", 4]}, {"y": ["N", 4]}, {"count": 3})
-        graph = OperatorGraph.from_onnx(model)
-        assert kinds(graph) == ["Loop"]
-        assert shapes(graph, 5) == [(5, 4)]
-
-    def test_functions_are_inlined(self, make_model: Make) -> None:
-        imports = [helper.make_opsetid("", 20)]
-        body = [node("Sigmoid", ["a"], ["s"]), node("Mul", ["a", "s"], ["b"])]
-        silu = helper.make_function("local", "SiLU", ["a"], ["b"], body, imports)
-        model = make_model(
-            [node("SiLU", ["x"], ["y"], domain="local")], {"x": ["N", 4]}, ["y"], domains=["local"]
-        )
-        model.functions.append(silu)
-        assert kinds(OperatorGraph.from_onnx(model)) == ["Sigmoid", "Mul"]
 
 
 def test_sequences(make_model: Make) -> None:
