@@ -1,4 +1,4 @@
-"""The search of hyperparameters; tests/rapp/cli/test_train.py sees how it resumes."""
+"""The search of hyperparameters; tests/rapp/cli/test_tune.py sees how it resumes."""
 
 from __future__ import annotations
 
