@@ -31,9 +31,16 @@ elif sys.argv[2] == "raise":
 """
 
 
+def hear_signals() -> None:
+    """What runs the tests may ignore hang-ups, as nohup does; its children would, too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start_owner(mark: Path, deed: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", OWNER, str(mark), deed]
-    owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    owner = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=hear_signals
+    )
     assert owner.stdout is not None
     assert owner.stdout.readline() == "held\n"
     return owner
