@@ -59,6 +59,7 @@ def live(
     from scaler.functions import read_functions
     from scaler.live.live import LiveSetup, run_live
     from scaler.policies.registry import NAMES
+    from scaler.sources.opening import open_source
     from scaler.trace import Trace
 
     policies = tuple(name.strip() for name in policy.split(","))
@@ -73,6 +74,14 @@ def live(
     for spec in given:
         if spec.network_file is None:
             raise ConfigError(f"function {spec.name}: live serving needs an ONNX file, not a name")
+    # Minutes are measured below: what cannot be used is told before.
+    asked = None if trace is None else Trace.read(trace)
+    if asked is not None:
+        asked.arrivals([spec.name for spec in given])
+    if profiles is not None:
+        source = open_source(profiles)
+        for spec in given:
+            source.times(spec)
     plan = profiles if profiles is not None else _profiled(given, out)
     pairs = _side_by_side(given, out)
     note("starting the server once for a rehearsal: a light load on one function after the other")
@@ -82,7 +91,7 @@ def live(
             f"{name}: execution times x {one.factor:.2f}, {one.outside_ms:.1f} ms outside of its batch,"
             f" a start takes {one.cold_start_s:.1f} s; objective {setup.slo_ms[name]:.0f} ms"
         )
-    used = (setup.swing() if trace is None else Trace.read(trace)).scaled(scale)
+    used = (setup.swing() if asked is None else asked).scaled(scale)
     found = run_live(
         setup, used, policies, seed=seed,
         on_policy=lambda name: note(f"{name}: {used.duration_s:,.0f} s of load"),
@@ -139,16 +148,16 @@ def _side_by_side(functions: tuple[FunctionSpec, ...], out: Path) -> Path | None
     from rapp.errors import RappError
     from rapp.runtime.cores import usable_cores
 
-    files = sorted({str(spec.network_file) for spec in functions})
-    if len(usable_cores()) < 2 or len(files) < 2:
+    files, cores = sorted({str(spec.network_file) for spec in functions}), len(usable_cores())
+    if cores < 2 or len(files) < 2:
         return None
-    made = out / "pairs.csv"
+    made, half_pct = out / "pairs.csv", 100 * (cores // 2) / cores
     # Rows are added to a table that is there: those of another day are not wanted.
     made.unlink(missing_ok=True)
     for one, other in combinations(files, 2):
         command = [
-            *_RAPP, "profile", one, "--pair", other, "--device", "cpu", "--sm", "50", "--batch", "1",
-            "--max-samples", "60", "--max-seconds", "3", "--out", str(made),
+            *_RAPP, "profile", one, "--pair", other, "--device", "cpu", "--sm", f"{half_pct:.6g}",
+            "--batch", "1", "--max-samples", "60", "--max-seconds", "3", "--out", str(made),
         ]  # fmt: skip
         if subprocess.run(command, check=False).returncode != 0:
             raise RappError("the networks could not be measured side by side: see above")

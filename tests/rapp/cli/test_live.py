@@ -61,6 +61,9 @@ def test_it_measures_serves_loads_scales_and_compares(rapp: Run, folder: Path) -
         (("names.yaml",), "function one: live serving needs an ONNX file, not a name"),
         (("missing.yaml",), "missing.yaml"),
         (("--out", "file/x"), "--out file/x: Not a directory"),
+        (("--trace", "missing.csv"), "missing.csv"),
+        (("--trace", "others.csv"), "others.csv: unknown function 'another'"),
+        (("--profiles", "missing.parquet"), "missing.parquet"),
     ],
 )
 def test_what_cannot_be_tried_is_one_line(
@@ -70,4 +73,5 @@ def test_what_cannot_be_tried_is_one_line(
         "version: 1\nfunctions: [{name: one, network: resnet50, slo_ms: 100}]\n"
     )
     (folder / "file").write_text("")
+    (folder / "others.csv").write_text("t_s,rps,function\n0,8,another\n2,3,another\n")
     assert says in rapp("live", *arguments).line()
