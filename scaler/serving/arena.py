@@ -45,10 +45,8 @@ class Arena:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that its pages take."""
-        return (
-            os.fstat(self.descriptor).st_blocks * 512
-        )  # of 512 bytes each, whatever the file system: stat(2)
+        """Memory that its pages take. Blocks are of 512 bytes, whatever the file system: stat(2)."""
+        return os.fstat(self.descriptor).st_blocks * 512
 
     def take(self, count: int) -> list[int] | None:
         """Slots for `count` samples; None: there are not so many."""
