@@ -89,7 +89,8 @@ def rehearse(
         server: with an instance of each function. times: by function, those of the plan.
 
     Raises:
-        RappError: an instance does not start, or a function has none, or answers with errors.
+        RappError: an instance does not start, or a function has none, or answers with errors; it was
+            interrupted.
     """
     cold_start_s = server.wait_ready()
     found = {}
@@ -135,6 +136,8 @@ def _median_ms(url: str, name: str, rps: float, count: int) -> float:
     arrivals = (np.arange(count, dtype=np.float64) + 0.5) / rps
     report = run_load(url, {name: arrivals}, count / rps, options=LoadOptions(timeout_ms=30e3))
     total = report.total
-    if report.interrupted or total.p50_ms is None or total.errors or total.refused:
+    if report.interrupted:
+        raise RappError("the rehearsal was interrupted: nothing was tried")
+    if total.p50_ms is None or total.errors or total.refused:
         raise RappError(f"function {name}: the server does not answer all of a light load: see serve.log")
     return total.p50_ms
