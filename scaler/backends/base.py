@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation
 
@@ -40,20 +41,27 @@ class Backend(Protocol):
             BackendError: nothing at all could be seen; the controller waits and asks again.
         """
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
         """Make the changes of a decision in their order; one that cannot be made does not stop the others.
 
         It returns once the changes are ordered: an instance that is started is observed as starting until it
         serves, one that is drained as draining until it is gone. A change that was made already is no
         error, as a controller that was restarted may decide it again: to start what is there, to drain what
-        goes or is gone. A controller that begins to lead applies its first decision even if it is empty, so
-        that a backend can finish what an earlier one began. The first to use an empty row of a GPU gives it
-        its SM partition.
+        goes or is gone. The first to use an empty row of a GPU gives it its SM partition.
+
+        The fence is checked right before each call that changes something. Where what runs the instances can
+        tell terms apart, it refuses those below the highest that it was told. A controller that begins to
+        lead applies an empty decision before it observes: from then on nobody who led before changes what it
+        sees, and a backend can finish what an earlier one began.
+
+        Args:
+            fence: the lease under which the changes are made.
 
         Returns:
             Those that could not be made: (id of the instance, why).
 
         Raises:
+            FencedError: the lease is another's; some of the changes may have been made.
             BackendError: the backend cannot be reached; some of the changes may have been made.
         """
 

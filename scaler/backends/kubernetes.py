@@ -3,6 +3,7 @@
     start    create a pod from the template                       kubernetes_pods, kubernetes_template
     resize   merge quota and batch into its annotations, if it is still the version that was looked at
     drain    annotate it, so that the gateway sends it nothing more; then delete it with its time of grace
+    fence    looked at before each of them, and again where a pod is another version than the one looked at
     observe  pods and nodes from copies that watches keep         kubernetes_mirror, kubernetes_nodes
              counts from the gateway                              kubernetes_counters
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scaler.backends import kubernetes_pods as pods
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.backends.kubernetes_api import CONFLICT, NOT_FOUND, ApiError, Json, KubernetesApi
 from scaler.backends.kubernetes_counters import FunctionCounters, Since
 from scaler.backends.kubernetes_mirror import Mirror
@@ -134,14 +136,19 @@ class KubernetesBackend:
 
     # --- apply ----------------------------------------------------------------------------------------------
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
-        """As `Backend.apply`; first it finishes what an earlier controller began, and clears what ended."""
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
+        """As `Backend.apply`; first it finishes what an earlier controller began, and clears what ended.
+
+        The API server knows of no terms. What another leader changed has another version, at which the fence
+        is looked at again; a call that was on its way when the lease went over is made.
+        """
         gpus = gpus_of(self._nodes.objects(), self._warned)
+        fence.check()
         self._tidy()
         refused = []
         for action in decision.actions:
             try:
-                why = self._make(action, gpus)
+                why = self._make(action, gpus, fence)
             except ApiError as error:
                 if not error.is_refusal:
                     raise
@@ -150,17 +157,17 @@ class KubernetesBackend:
                 refused.append((action.id, why))
         return refused
 
-    def _make(self, action: Action, gpus: Mapping[str, NodeGpu]) -> str | None:
+    def _make(self, action: Action, gpus: Mapping[str, NodeGpu], fence: Fence) -> str | None:
         if isinstance(action, Start):
-            return self._start(action, gpus)
+            return self._start(action, gpus, fence)
         pod = self._pod(action.id)
         if isinstance(action, Drain):
             if pod is not None:
-                self._drain(pod)
+                self._drain(pod, fence)
             return None
-        return "there is no such instance" if pod is None else self._resize(pod, action)
+        return "there is no such instance" if pod is None else self._resize(pod, action, fence)
 
-    def _start(self, start: Start, gpus: Mapping[str, NodeGpu]) -> str | None:
+    def _start(self, start: Start, gpus: Mapping[str, NodeGpu], fence: Fence) -> str | None:
         if start.function not in self._memory_mib:
             return f"there is no function {start.function}"
         gpu = gpus.get(start.gpu)
@@ -168,6 +175,7 @@ class KubernetesBackend:
             return f"there is no GPU {start.gpu}"
         template = self._templates.of(start.function)
         body = pods.pod_of(start, self.app, gpu, template, self._memory_mib[start.function])
+        fence.check()
         try:
             self._pods.written(self._api.create_pod(body))
             return None
@@ -185,7 +193,7 @@ class KubernetesBackend:
             return "there is an instance of this name"
         return None
 
-    def _resize(self, pod: Json, resize: Resize) -> str | None:
+    def _resize(self, pod: Json, resize: Resize, fence: Fence) -> str | None:
         for _ in range(MOST_CONFLICTS):
             one = pods.instance_of(pod)
             if one is None or one.phase in (Phase.DRAINING, Phase.LOST):
@@ -193,6 +201,7 @@ class KubernetesBackend:
             if (one.config.quota_pct, one.config.batch) == (resize.quota_pct, resize.batch):
                 return None
             notes = {pods.QUOTA: pods.exact(resize.quota_pct), pods.BATCH: str(resize.batch)}
+            fence.check()
             read = self._patched(pod, notes)
             if read is None:
                 return "there is no such instance"
@@ -201,11 +210,12 @@ class KubernetesBackend:
             pod = read[0]
         return f"others change its pod all the time: {MOST_CONFLICTS} conflicts"
 
-    def _drain(self, pod: Json) -> None:
+    def _drain(self, pod: Json, fence: Fence) -> None:
         """Annotate and delete; whichever of the two was made already is not made again."""
         for _ in range(MOST_CONFLICTS):
             if pods.DRAINING in (pod["metadata"].get("annotations") or {}):
                 break
+            fence.check()
             read = self._patched(pod, {pods.DRAINING: pods.timestamp(self._now())})
             if read is None:
                 return
@@ -214,6 +224,7 @@ class KubernetesBackend:
                 break
         # Even if others kept the annotation from being written: deleting is what counts.
         if not pod["metadata"].get("deletionTimestamp"):
+            fence.check()
             self._delete(pod)
 
     def _patched(self, pod: Json, notes: Mapping[str, str]) -> tuple[Json, bool] | None:

@@ -40,12 +40,22 @@ class KubernetesLease:
         self._holder = holder_name() if holder is None else holder
         self._seen: tuple[object, ...] | None = None
         self._seen_s = 0.0
-        self._leads = False
+        self._leads, self._term = False, 0
 
     @property
     def holder(self) -> str:
         """As `Lease.holder`."""
         return self._holder
+
+    @property
+    def term(self) -> int:
+        """As `Lease.term`: from `leaseTransitions`, which the object counts."""
+        return self._term if self._leads else 0
+
+    @property
+    def duration_s(self) -> float:
+        """As `Lease.duration_s`."""
+        return self._duration_s
 
     def lead(self) -> bool:
         """As `Lease.lead`."""
@@ -59,17 +69,20 @@ class KubernetesLease:
                     raise
                 if led:
                     return False
-                self._api.create_lease(self._record({}, self._spec(0, self._holder)))
+                spec = self._spec(0, self._holder)
+                self._api.create_lease(self._record({}, spec))
             else:
                 if not self._may_take(lease, led):
                     return False
-                self._api.replace_lease(self._name, self._record(lease["metadata"], self._renewed(lease)))
+                spec = self._renewed(lease)
+                self._api.replace_lease(self._name, self._record(lease["metadata"], spec))
         except ApiError as error:
             if error.status != CONFLICT:
                 raise
             return False
         # An answer that took long is of a lease that may be another's by now.
         self._leads = self._clock() - begin_s < USABLE * self._duration_s
+        self._term = int(spec.get("leaseTransitions") or 0) + 1
         return self._leads
 
     def release(self) -> None:

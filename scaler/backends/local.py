@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from rapp.errors import ConfigError
 from rapp.types import ResourceConfig
+from scaler.backends.fencing import TERM_HEADER, UNFENCED, Fence, FencedError
 from scaler.core.codec import decision_to_json
 from scaler.core.decision import Decision
 from scaler.core.observation import FunctionView, GpuView, InstanceView, Observation, Phase
@@ -92,9 +93,12 @@ class Local:
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise BackendError(f"{self._url}: its observation cannot be read ({error!r})") from error
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
-        """As `Backend.apply`."""
-        answer = self._ask("POST", "/admin/apply", decision_to_json(decision).encode())
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
+        """As `Backend.apply`; the server makes all changes at once, or none if it knows of a later term."""
+        term = {} if fence.term is None else {TERM_HEADER: str(fence.term)}
+        body = decision_to_json(decision).encode()
+        fence.check()
+        answer = self._ask("POST", "/admin/apply", body, term)
         try:
             return [(str(one["id"]), str(one["why"])) for one in answer["refused"]]
         except (KeyError, TypeError) as error:
@@ -169,10 +173,12 @@ class Local:
 
     # --- HTTP -----------------------------------------------------------------------------------------------
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, extra: Mapping[str, str] | None = None
+    ) -> Any:
         if not self._is_open:
             raise BackendError(f"{self.name}: it was closed")
-        status, text = self._exchange(method, path, body)
+        status, text = self._exchange(method, path, body, extra or {})
         try:
             answer = json.loads(text)
         except ValueError as error:
@@ -183,15 +189,18 @@ class Local:
             )
         if status != HTTPStatus.OK:
             reason = answer.get("error", status) if isinstance(answer, dict) else status
-            raise BackendError(f"{self._url}: {method} {path}: {reason}")
+            kind = FencedError if status == HTTPStatus.CONFLICT else BackendError
+            raise kind(f"{self._url}: {method} {path}: {reason}")
         return answer
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, extra: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         """Ask, once more on a new connection if the server had closed a kept one.
 
         Changes are idempotent, so that it does no harm if they were made and only the answer was lost.
         """
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", **extra}
         kept = self._connection is not None
         try:
             return self._exchanged(method, path, body, headers)

@@ -20,6 +20,7 @@ from typing import Any
 
 from rapp.errors import ConfigError
 from rapp.runtime.ray_cluster import join, outcome_behind
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.backends.ray_names import ANSWER_TIMEOUT_S, NAMESPACE, ON_HEAD, ROUTER
 from scaler.backends.ray_network import RayFunction, RayNetwork, Tensors
 from scaler.backends.ray_report import Reader
@@ -82,9 +83,10 @@ class RayBackend:
         """As `Backend.observe`; the clock is that of the head node, since its start."""
         return self._reader.read(self._ask("report", self._reader.marks))
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
-        """As `Backend.apply`."""
-        refused: list[tuple[str, str]] = self._ask("apply", decision.actions)
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
+        """As `Backend.apply`; the router makes all changes at once, or none if it knows of a later term."""
+        fence.check()
+        refused: list[tuple[str, str]] = self._ask("apply", decision.actions, fence.term)
         return refused
 
     def infer(self, function: str, inputs: Tensors, timeout_ms: float = 10_000.0) -> Tensors:

@@ -12,7 +12,7 @@ from typing import Any
 from rapp.runtime.ray_cluster import join
 from scaler.backends.ray_names import ANSWER_TIMEOUT_S, LEASE, NAMESPACE, ON_HEAD
 from scaler.errors import BackendError
-from scaler.live.lease import holder_name
+from scaler.live.lease import holder_name, next_term
 
 
 class LeaseKeeper:
@@ -34,7 +34,7 @@ class LeaseKeeper:
         if self._holder != holder:
             if now_s < self._until_s or term not in (0, self._term):
                 return 0
-            self._holder, self._term = holder, self._term + 1
+            self._holder, self._term = holder, next_term(self._term)
         self._until_s = now_s + duration_s
         return self._term
 
@@ -59,7 +59,7 @@ class RayLease:
 
     def __init__(self, address: str, duration_s: float = 5.0, *, holder: str | None = None) -> None:
         self._ray, _ = join(address)
-        self._address, self.duration_s = address, duration_s
+        self._address, self._duration_s = address, duration_s
         self._holder = holder_name() if holder is None else holder
         self._term = 0
 
@@ -68,9 +68,21 @@ class RayLease:
         """As `Lease.holder`."""
         return self._holder
 
+    @property
+    def term(self) -> int:
+        """As `Lease.term`."""
+        return self._term
+
+    @property
+    def duration_s(self) -> float:
+        """As `Lease.duration_s`."""
+        return self._duration_s
+
     def lead(self) -> bool:
         """As `Lease.lead`."""
-        self._term = self._ask("lead", self._holder, self.duration_s, self._term)
+        # Also where nobody answers it does not lead.
+        term, self._term = self._term, 0
+        self._term = self._ask("lead", self._holder, self._duration_s, term)
         return self._term > 0
 
     def release(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from rapp.runtime.ray_cluster import outcome_behind
 from rapp.types import ResourceConfig
+from scaler.backends.fencing import Terms
 from scaler.backends.ray_devices import Devices
 from scaler.backends.ray_instance import Instance
 from scaler.backends.ray_network import RayFunction, Tensors
@@ -72,6 +73,7 @@ class Router:
         self._devices = Devices()
         self._placed: dict[str, _Placed] = {}
         self._name = secrets.token_hex(8)
+        self._terms = Terms()
         self._lost: deque[InstanceReport] = deque(maxlen=LOST_KEPT)
         self._lost_total = 0
 
@@ -128,8 +130,9 @@ class Router:
             gpus=tuple(device.room.view for device in self._devices.there.values()),
         )
 
-    async def apply(self, actions: Sequence[Action]) -> list[tuple[str, str]]:
-        """As `Backend.apply`."""
+    async def apply(self, actions: Sequence[Action], term: int | None = None) -> list[tuple[str, str]]:
+        """As `Backend.apply`, under a lease of this term; nothing comes between the changes."""
+        self._terms.admit(term)
         refused = []
         for action in actions:
             why = self._apply(action)

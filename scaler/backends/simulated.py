@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.core.decision import Action, Decision, Drain, Start
 from scaler.core.observation import Observation
 from scaler.errors import BackendError
@@ -34,13 +35,15 @@ class Simulated:
         self._move()
         return self.cluster.observe()
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
         """As `Backend.apply`; the cluster itself refuses what was made already, as a replay should know."""
         self._move()
-        return [
-            fault for action in decision.actions if not self._is_made(action)
-            for fault in self.cluster.apply(Decision((action,)))
-        ]  # fmt: skip
+        refused = []
+        for action in decision.actions:
+            fence.check()
+            if not self._is_made(action):
+                refused += self.cluster.apply(Decision((action,)))
+        return refused
 
     def close(self) -> None:
         """As `Backend.close`."""

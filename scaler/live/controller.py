@@ -2,7 +2,7 @@
 
     lease ── observe ── Core.step ── lease ── apply ── state
       │         │                      │        │
-      └ standby └ back off             └ fenced └ back off, and decide anew from what is there
+      └ standby └ back off             └ fenced └ fenced, or back off; decide anew from what is there
 
 Serving needs no controller: instances serve on with the last configuration while there is none. So whatever
 goes wrong here, the answer is to change nothing, to say so, and to look again.
@@ -17,6 +17,7 @@ from typing import Any
 
 from rapp.errors import RappError
 from scaler.backends.base import Backend
+from scaler.backends.fencing import UNFENCED, Fence, FencedError
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation
 from scaler.core.state import StateError
@@ -27,6 +28,10 @@ from scaler.live.lease import Lease
 from scaler.live.state_file import StateFile
 from scaler.live.tick import Happening, Mode, Reporter, Tick
 from scaler.live.unmade import unmade
+
+FRESH = 1 / 3
+"""Part of the lease's duration in which an answer is taken for the next change too: it is renewed well
+before it is over, however long it takes to make all changes."""
 
 KEEP_S = 5.0
 """The state is kept this often, s: to have it on the disk for sure takes long where the disk is busy."""
@@ -66,7 +71,8 @@ class Controller:
         self._backoff = Backoff(tick_s)
         self._state = None if state_file is None else state_file.read()
         self._unseen: set[str] = set()
-        self._is_first, self._is_ours, self._kept_s = True, False, -math.inf
+        self._is_first, self._is_ours = True, False
+        self._kept_s = self._led_s = -math.inf
 
     def run(self, stop: Stopping, most_ticks: int | None = None) -> None:
         """Decide at each tick until `stop` is set; then let go of the lease and the backend.
@@ -94,6 +100,8 @@ class Controller:
         begin_s = self._clock.now_s()
         self._ask_for_lease()
         if begin_s < self._backoff.until_s:
+            return
+        if self.leads and self._is_new_leader and not self._took_over():
             return
         seen = self._observe()
         if seen is None:
@@ -138,33 +146,57 @@ class Controller:
             self._say(Happening.STATE_DROPPED, str(error))
             return self.core.step(None, seen)
 
+    def _took_over(self) -> bool:
+        """Tell the backend who leads, before it is looked at; whether that was possible."""
+        mode, _ = self._apply(Decision(()))
+        self._is_new_leader = mode != Mode.APPLIED
+        return not self._is_new_leader
+
     def _act(self, decision: Decision) -> tuple[Mode, list[tuple[str, str]]]:
         if not self.may_apply:
             return Mode.ADVICE, []
         if not self.leads:
             return Mode.STANDBY, []
-        if not decision.actions and not self._is_new_leader:
+        if not decision.actions:
             return Mode.APPLIED, []
         # Observing may have taken so long that another leads by now: ask once more, as late as can be.
         if not self._ask_for_lease():
             return Mode.STANDBY, []
+        return self._apply(decision)
+
+    def _apply(self, decision: Decision) -> tuple[Mode, list[tuple[str, str]]]:
+        fence = UNFENCED if self._lease is None else Fence(self._lease.term, self._still_leads)
         try:
-            refused = self.backend.apply(decision)
-            self._is_new_leader = False
-            return Mode.APPLIED, refused
+            return Mode.APPLIED, self.backend.apply(decision, fence)
+        except FencedError as error:
+            if self.leads:
+                # Not by its own lease: there is another one for the same backend, and a person has to look.
+                self.leads = False
+                self._failed(Happening.LOST_LEASE, error)
+            return Mode.STANDBY, []
         except BackendError as error:
             self._failed(Happening.NOT_APPLIED, error)
             return Mode.FAILED, []
 
+    def _still_leads(self) -> bool:
+        if self.leads and self._lease is not None:
+            if self._clock.now_s() - self._led_s < FRESH * self._lease.duration_s:
+                return True
+            # Standing still for longer than the lease lasts shows here: the clock went on.
+            return self._ask_for_lease()
+        return self.leads
+
     def _ask_for_lease(self) -> bool:
         if not self.may_apply:
             return False
-        before, detail = self.leads, ""
+        before, detail, asked_s = self.leads, "", self._clock.now_s()
         try:
             self.leads = self._lease is None or self._lease.lead()
         except BackendError as error:
             self.leads, detail = False, f": {error}"
             self._say(Happening.NO_LEASE, str(error))
+        if self.leads:
+            self._led_s = asked_s
         if self.leads and not before:
             self._is_new_leader = True
             self._say(Happening.LEADS, "alone" if self._lease is None else self._lease.holder)

@@ -43,11 +43,22 @@ class Lease(Protocol):
     def holder(self) -> str:
         """Who asks: a name that no other process has, this one's successors included."""
 
+    @property
+    def term(self) -> int:
+        """A number that is higher for whoever leads later; 0: this one did not lead when it asked last.
+
+        What makes changes refuses those of a term below one that it was told (`scaler.backends.fencing`).
+        """
+
+    @property
+    def duration_s(self) -> float:
+        """A leader that has not renewed for so long may lead no more, s."""
+
     def lead(self) -> bool:
         """Take the lease if it is free, renew it if it is ours; it never waits for another to let go.
 
-        The controller calls it at each tick and once more right before it makes changes, so an answer is
-        never older than it takes to begin with them. A renewal has to be a compare-and-swap. One who led
+        The controller calls it at each tick, once more right before it makes changes, and between two changes
+        if its last answer is not fresh any more. A renewal has to be a compare-and-swap. One who led
         and finds that the lease is not its own any more is told False once, even if it is free again: what
         it decided before is not to be made.
 
@@ -69,6 +80,15 @@ class Lease(Protocol):
 def holder_name() -> str:
     """A name for this process: machine, process id, and a random part, as process ids come again."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def next_term(before: int) -> int:
+    """The term after another one.
+
+    Not below the milliseconds of the day: where the record of terms is lost, what makes changes still knows
+    the last one, and would refuse every leader that counts from 1 again.
+    """
+    return max(before + 1, time.time_ns() // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +126,12 @@ class FileLease:
         boot: str | None = None,
         holder: str | None = None,
     ) -> None:
-        self.path, self.duration_s = Path(path), duration_s
+        self.path, self._duration_s = Path(path), duration_s
         self._clock = clock
         self._boot = _boot_id() if boot is None else boot
         self._holder = holder_name() if holder is None else holder
         self._presence: int | None = None
-        self._leads = False
+        self._term = 0
         with self._reported():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(self._open(self.path))
@@ -121,13 +141,23 @@ class FileLease:
         """As `Lease.holder`."""
         return self._holder
 
+    @property
+    def term(self) -> int:
+        """As `Lease.term`."""
+        return self._term
+
+    @property
+    def duration_s(self) -> float:
+        """As `Lease.duration_s`."""
+        return self._duration_s
+
     def lead(self) -> bool:
         """As `Lease.lead`."""
         with self._reported(), self._record_locked() as file:
             if file is None:
                 return False
             record, now_s = _read(file, self.path), self._clock()
-            led, self._leads = self._leads, False
+            led, self._term = self._term > 0, 0
             if record is None or record.holder != self.holder:
                 # Whoever lost the lease must not seem to be alive in its place.
                 self._let_go()
@@ -138,15 +168,15 @@ class FileLease:
             locked = self._lock_presence()
             term = 0 if record is None else record.term
             if record is None or record.holder != self.holder:
-                term += 1
+                term = next_term(term)
             _write(file, _Record(self.holder, term, now_s, self.duration_s, self._boot, locked))
-            self._leads = True
+            self._term = term
             return True
 
     def release(self) -> None:
         """As `Lease.release`."""
         with self._reported(), self._record_locked() as file:
-            self._leads = False
+            self._term = 0
             self._let_go()
             record = None if file is None else _read(file, self.path)
             if file is not None and record is not None and record.holder == self.holder:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rapp.errors import RappError
+from scaler.backends.fencing import TERM_HEADER, FencedError, Terms
 from scaler.core.codec import decision_from_json
 from scaler.core.decision import Decision
 from scaler.serving.asgi import Message
@@ -29,6 +30,7 @@ MOST_BYTES = 4 << 20
 """Of a decision: some 20,000 changes."""
 MOST_RECORD_BYTES = 64 << 10
 RECORDS_KEPT = 100
+MOST_TERM_DIGITS = 18
 _TIMEOUT_S = 10.0
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -45,6 +47,7 @@ class AdminRoutes:
         self._fleet, self._token = fleet, token
         self.records: deque[dict[str, Any]] = deque(maxlen=RECORDS_KEPT)
         self.record_count = 0
+        self._terms = Terms()
 
     def routes(self) -> list[Route]:
         """For Starlette."""
@@ -75,8 +78,19 @@ class AdminRoutes:
 
     async def _apply(self, request: Request) -> Response:
         decision = _decision(await _body(request, MOST_BYTES))
+        # From here on nothing comes in between: changes of a term are made all, or none.
+        self._admit(request.headers.get(TERM_HEADER))
         refused = self._fleet.apply(decision)
         return answer({"refused": [{"id": id_, "why": why} for id_, why in refused]})
+
+    def _admit(self, term: str | None) -> None:
+        if term is not None and not (term.isascii() and term.isdigit() and len(term) <= MOST_TERM_DIGITS):
+            raise BadRequestError(f"{TERM_HEADER} is {term[:40]!r}: it must be a whole number")
+        try:
+            if self._terms.admit(None if term is None else int(term)):
+                self._fleet.log(f"a controller leads: term {term}")
+        except FencedError as error:
+            raise BadRequestError(str(error), HTTPStatus.CONFLICT) from error
 
     async def _record(self, request: Request) -> Response:
         """Keep any JSON object; `decision` in it, if there, must be one."""

@@ -11,6 +11,7 @@ import time
 from rapp.errors import MissingExtraError
 from rapp.types import ResourceConfig
 from scaler.backends.base import Backend
+from scaler.backends.fencing import Fence, FencedError
 from scaler.core.codec import observation_from_json, observation_to_json
 from scaler.core.decision import Decision, Drain, Reason, Resize, Start
 from scaler.core.observation import Observation, Phase
@@ -149,6 +150,32 @@ class BackendContract(BackendCase):
         assert all(isinstance(why, str) and why for _, why in refused)
         self.ready(there, start.id)
         assert [one.id for one in there.observe().instances] == [start.id]
+
+    # --- who may make changes -------------------------------------------------------------------------------
+
+    def test_who_does_not_lead_any_more_makes_nothing(self, there: Backend) -> None:
+        start, lost = self.started(there), Fence(1, lambda: False)
+        with pytest.raises(FencedError, match="lease"):
+            there.apply(Decision((start,)), lost)
+        assert found(there.observe(), start.id) is None
+
+    def test_a_later_term_shuts_out_those_before_it(self, there: Backend) -> None:
+        """As of a leader that stood still, and still believes to lead when it goes on."""
+        if not self.knows_terms:
+            pytest.skip("of this backend nothing knows terms")
+        later, start = time.time_ns() // 1000, self.started(there)
+        other = self.reopen(there)
+        try:
+            assert other.apply(Decision(()), Fence(later, lambda: True)) == []
+            with pytest.raises(FencedError, match=f"term {later - 1} .* over, {later} leads"):
+                there.apply(Decision((start, self.started(there))), Fence(later - 1, lambda: True))
+            assert there.observe().instances == ()
+            assert other.apply(Decision((start,)), Fence(later, lambda: True)) == []
+            self.ready(there, start.id)
+            # Without a lease, as a person does.
+            order(there, Drain(start.id, self.function, Reason.POLICY))
+        finally:
+            other.close()
 
     # --- what a restart of the controller sees --------------------------------------------------------------
 

@@ -41,6 +41,9 @@ class BackendCase:
     counts_for_each: bool = True
     """False: it is one of several only that sees a count, so that no two controllers may look."""
 
+    knows_terms: bool = True
+    """False: what runs the instances cannot tell by the term of a lease who led before."""
+
     drained_first: bool = True
     """False: nothing is drained before a test, as each has a backend of its own with nothing on it."""
 

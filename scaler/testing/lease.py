@@ -68,6 +68,26 @@ class LeaseContract:
         assert not lease.lead()
         assert other.lead()
 
+    def test_terms_grow_with_each_leader(self, lease: Lease) -> None:
+        other = self.another(lease)
+        assert lease.duration_s == other.duration_s > 0
+        assert (lease.term, other.term) == (0, 0)
+        assert lease.lead()
+        first = lease.term
+        assert lease.lead()
+        assert not other.lead()
+        assert (lease.term, other.term) == (first, 0)
+        assert first > 0
+        self.expire(lease)
+        assert other.lead()
+        second = other.term
+        assert not lease.lead()
+        assert lease.term == 0
+        other.release()
+        assert other.term == 0
+        assert lease.lead()
+        assert first < second < lease.term
+
     def test_what_is_not_renewed_is_ones_own_as_long_as_nobody_takes_it(self, lease: Lease) -> None:
         assert lease.lead()
         self.expire(lease)

@@ -29,6 +29,7 @@ TEMPLATE = {"kind": "Pod", "spec": {"containers": [{"name": "worker", "image": "
 
 class TestKubernetes(BackendContract):
     drained_first = False
+    knows_terms = False
     patience_s = 20.0
 
     @pytest.fixture

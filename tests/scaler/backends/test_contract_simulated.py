@@ -19,6 +19,7 @@ QUIET_S = 1000.0
 
 class TestSimulated(BackendContract):
     drained_first = False
+    knows_terms = False
     counts_for_each = False
 
     @pytest.fixture

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kubernetes import client
 
 from rapp.errors import DataError
 from rapp.types import ResourceConfig
+from scaler.backends.fencing import Fence, FencedError
 from scaler.backends.kubernetes import KubernetesBackend
 from scaler.backends.kubernetes_api import KubernetesApi
 from scaler.backends.kubernetes_counters import FunctionTotals, GatewayCounters, InstanceTotals, Totals
@@ -108,6 +110,27 @@ def test_a_pod_that_somebody_changes_all_the_time_is_refused(
     # Draining comes to its end all the same.
     assert order(backend, Drain("f-1", "f", Reason.POLICY)) == []
     until(lambda: found(backend) is None)
+
+
+def test_a_lease_that_goes_over_within_a_decision_ends_it(
+    state: FakeKubernetes, backend: KubernetesBackend
+) -> None:
+    order(backend, START)
+    until(lambda: is_ready(backend))
+    others = [replace(START, id=f"f-{number}") for number in range(2, 5)]
+    # Looked at to begin with, and before each pod: the third one is not made.
+    answers = iter([True, True, True])
+    with pytest.raises(FencedError, match="the others are not"):
+        backend.apply(Decision(tuple(others)), Fence(1, lambda: next(answers, False)))
+    assert set(state.objects["pods"]) == {"f-1", "f-2", "f-3"}
+    # Somebody else changed the pod: it is another version, and the lease is looked at again.
+    state.beside = [("team", "x")]
+    answers = iter([True, True])
+    with pytest.raises(FencedError):
+        backend.apply(
+            Decision((Resize("f-1", "f", 66.6, 1, Reason.POLICY),)), Fence(1, lambda: next(answers, False))
+        )
+    assert state.pod("f-1")["metadata"]["annotations"]["rapp/quota-pct"] == "33.3"
 
 
 def test_a_pod_that_was_taken_away_and_made_anew_is_not_ours(

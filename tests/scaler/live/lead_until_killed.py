@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.core.decision import Decision
 from scaler.core.observation import FunctionView, GpuView, Observation
 from scaler.core.settings import Settings
@@ -34,8 +35,12 @@ class Writing:
         gpus = tuple(GpuView(f"gpu-{number}", 16_384.0, 8.0) for number in range(64))
         return Observation(time.monotonic(), {"f": FunctionView(50, queue=50)}, (), gpus)
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
-        os.write(self._log, f"{time.monotonic():.6f} {self.name} {len(decision.actions)}\n".encode())
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
+        for action in decision.actions:
+            fence.check()
+            os.write(self._log, f"{time.monotonic():.6f} {self.name} {action.id}\n".encode())
+            # Each change takes a while, so that a leader is stopped, if it is, within a decision.
+            time.sleep(0.01)
         return [(action.id, "only written down") for action in decision.actions]
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from live_parts import END_S, RPS, After, Moved, Told, cluster, core_of, simulated, spec
 
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.backends.simulated import Simulated
 from scaler.core.codec import decision_to_json, observation_from_json
 from scaler.core.decision import Decision, Reason
@@ -40,10 +41,10 @@ class Breaking(Simulated):
             raise BackendError("it cannot be seen")
         return super().observe()
 
-    def apply(self, decision: Decision) -> list[tuple[str, str]]:
-        if self.breaks == "apply":
+    def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
+        if self.breaks == "apply" and decision.actions:
             raise BackendError("it cannot be changed")
-        return super().apply(decision)
+        return super().apply(decision, fence)
 
 
 @pytest.mark.parametrize("policy", ["simple", "hybrid"])
@@ -220,7 +221,7 @@ def test_what_is_refused_is_not_counted_on() -> None:
     clock, told = Moved(), Told()
 
     class Refusing(Simulated):
-        def apply(self, decision: Decision) -> list[tuple[str, str]]:
+        def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
             return [(action.id, "not of a size that there is") for action in decision.actions]
 
     controller = Controller(

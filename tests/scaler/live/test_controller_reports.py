@@ -177,7 +177,7 @@ def test_a_stopped_controller_lets_go_of_lease_and_backend() -> None:
     clock, told, released = Moved(), Told(), []
 
     class Led:
-        holder = "me"
+        holder, term, duration_s = "me", 1, 5.0
 
         def lead(self) -> bool:
             return True
@@ -211,7 +211,7 @@ def test_a_bug_keeps_its_traceback_and_the_lease_is_let_go_of() -> None:
     clock, released = Moved(), []
 
     class Led:
-        holder = "me"
+        holder, term, duration_s = "me", 1, 5.0
 
         def lead(self) -> bool:
             return True

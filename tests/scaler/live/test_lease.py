@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from live_parts import After, Moved, Told, cluster, core_of
 
+from scaler.backends.fencing import UNFENCED, Fence
 from scaler.backends.simulated import Simulated
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation
@@ -67,13 +68,18 @@ class TestFileLease(LeaseContract):
         assert lease.lead()
         assert json.loads(self.path.read_text())["holder"] == lease.holder
 
-    def test_terms_count_leaders(self, lease: FileLease) -> None:
+    @pytest.mark.parametrize("is_kept", [True, False])
+    def test_terms_grow_even_if_the_file_is_lost(self, lease: FileLease, is_kept: bool) -> None:
         other = self.made()
         assert lease.lead()
-        assert lease.lead()
+        term = lease.term
+        assert json.loads(self.path.read_text())["term"] == term
         lease.release()
+        if not is_kept:
+            self.path.unlink()
+            time.sleep(0.002)
         assert other.lead()
-        assert json.loads(self.path.read_text())["term"] == 2
+        assert other.term > term
 
     def test_a_folder_that_cannot_be_used_is_one_line(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -96,9 +102,9 @@ def test_a_leader_that_lost_its_lease_while_it_observed_changes_nothing(tmp_path
                 assert other.lead()
             return seen
 
-        def apply(self, decision: Decision) -> list[tuple[str, str]]:
-            applied.append(clock.s)
-            return super().apply(decision)
+        def apply(self, decision: Decision, fence: Fence = UNFENCED) -> list[tuple[str, str]]:
+            applied.extend(clock.s for _ in decision.actions)
+            return super().apply(decision, fence)
 
     controller = Controller(
         core_of(), Hanging(cluster(), clock.now_s), apply=True, lease=first, reporters=[told], clock=clock
@@ -112,7 +118,7 @@ def test_a_leader_that_lost_its_lease_while_it_observed_changes_nothing(tmp_path
 
 def test_a_lease_that_cannot_be_asked_for_means_not_to_lead() -> None:
     class Away:
-        holder = "me"
+        holder, term, duration_s = "me", 0, DURATION_S
 
         def lead(self) -> bool:
             raise BackendError("nobody answers")

@@ -175,6 +175,27 @@ class TestAdmin:
             assert status == 400, body
             assert json.loads(text)["error"]
 
+    def test_a_term_that_is_over_changes_nothing(self, server: RunningServer) -> None:
+        bearer = {"Authorization": f"Bearer {server.token}"}
+        body = decision_to_json(Decision((Resize("net-0", "net", 35.0, 2, Reason.POLICY),))).encode()
+
+        def asked(term: str) -> tuple[int, str]:
+            status, text, _ = server.ask("POST", "/admin/apply", body, {**bearer, "X-Rapp-Lease-Term": term})
+            return status, json.loads(text).get("error", "")
+
+        before = instance(server, "net-0")["quota_pct"]
+        for term in ("-1", "x", "1.5", "", "9" * 19, "\u00b2"):
+            assert asked(term)[0] == 400, term
+        empty = decision_to_json(Decision()).encode()
+        status, _, _ = server.ask("POST", "/admin/apply", empty, {**bearer, "x-rapp-lease-term": "7"})
+        assert status == 200
+        assert asked("6") == (
+            409, "term 6 of the lease is over, 7 leads: end the controller of the older one"
+        )  # fmt: skip
+        assert instance(server, "net-0")["quota_pct"] == before != 35.0
+        assert asked("7")[0] == 200
+        assert instance(server, "net-0")["quota_pct"] == 35.0
+
     def test_decisions_are_kept_for_the_page(self, server: RunningServer) -> None:
         drain = Decision((Drain("none", "net", Reason.DEMAND_DOWN),))
         record = {"controller": "me", "decision": json.loads(decision_to_json(drain))}
