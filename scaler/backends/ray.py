@@ -14,7 +14,9 @@ Needs the extra `ray`, and RaPP on every node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -64,7 +66,9 @@ class RayBackend:
             GraphError: a network that cannot be read, or not be carried to an open batch.
             BackendError: there is no such cluster, or its router does not start.
         """
-        served = [_served(spec, objective_ms or {}, memory_mib or {}) for spec in functions]
+        # Functions of one file share what is read of it, here and, as one object, in the router.
+        read = lru_cache(maxsize=None)(RayNetwork.read)
+        served = [_served(spec, objective_ms or {}, memory_mib or {}, read) for spec in functions]
         ray, joined = join(address)
         backend = cls(ray, address, served, joined)
         try:
@@ -162,7 +166,10 @@ class RayBackend:
 
 
 def _served(
-    spec: FunctionSpec, objective_ms: Mapping[str, float], memory_mib: Mapping[str, float]
+    spec: FunctionSpec,
+    objective_ms: Mapping[str, float],
+    memory_mib: Mapping[str, float],
+    read: Callable[[Path], RayNetwork],
 ) -> RayFunction:
     if spec.network_file is None:
         raise ConfigError(f"function {spec.name}: `network` is no ONNX file, which is what can be served")
@@ -171,7 +178,7 @@ def _served(
         raise ConfigError(f"function {spec.name}: a served one needs slo_ms; slo_multiplier is for replays")
     return RayFunction(
         name=spec.name,
-        network=RayNetwork.read(spec.network_file),
+        network=read(spec.network_file),
         slo_ms=slo_ms,
         slo_quantile=spec.slo_quantile,
         max_batch=spec.max_batch,

@@ -81,10 +81,12 @@ class Router:
         """Serve these functions from now on; instances of others stay until they are drained."""
         import ray
 
+        # In the cluster's memory once, however many functions run it.
+        there = {one.network: self._networks[name] for name, one in self._functions.items()}
         for function in functions:
-            before = self._functions.get(function.name)
-            if before is None or before.network != function.network:
-                self._networks[function.name] = ray.put(function.network)
+            if function.network not in there:
+                there[function.network] = ray.put(function.network)
+            self._networks[function.name] = there[function.network]
             settings = (
                 function.queue_limit,
                 function.max_batch_delay_ms / 1e3,

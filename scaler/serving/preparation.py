@@ -1,4 +1,4 @@
-"""Prepare the networks of all functions, each in a process of its own (`scaler.serving.prepare`)."""
+"""Prepare the networks of all functions, each once, in a process of its own (`scaler.serving.prepare`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PrepareError(RappError):
 
 
 async def prepare_all(functions: Sequence[FunctionSpec], folder: Path) -> dict[str, ServedNetwork]:
-    """The networks of functions, as many at a time as there are cores.
+    """The networks of functions, as many at a time as there are cores; functions of one file share one.
 
     Args:
         folder: what workers load goes there, and has to stay.
@@ -30,28 +30,41 @@ async def prepare_all(functions: Sequence[FunctionSpec], folder: Path) -> dict[s
     """
     at_once = asyncio.Semaphore(len(os.sched_getaffinity(0)))
 
-    async def one(spec: FunctionSpec) -> ServedNetwork:
-        async with at_once:
-            return await _prepare(spec, folder / spec.name)
+    # Whether it can be served is asked for the largest batch, and of no other property of a function.
+    asking: dict[Path, FunctionSpec] = {}
+    for spec in functions:
+        source = _source(spec)
+        if source not in asking or spec.max_batch > asking[source].max_batch:
+            asking[source] = spec
 
-    tasks = [asyncio.ensure_future(one(spec)) for spec in functions]
+    async def one(number: int, source: Path, spec: FunctionSpec) -> ServedNetwork:
+        async with at_once:
+            return await _prepare(source, spec, folder / str(number))
+
+    tasks = [
+        asyncio.ensure_future(one(number, source, spec))
+        for number, (source, spec) in enumerate(asking.items())
+    ]
     try:
-        networks = await asyncio.gather(*tasks)
+        prepared = dict(zip(asking, await asyncio.gather(*tasks), strict=True))
     except BaseException:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-    return {spec.name: network for spec, network in zip(functions, networks, strict=True)}
+    return {spec.name: prepared[_source(spec)] for spec in functions}
 
 
-async def _prepare(spec: FunctionSpec, folder: Path) -> ServedNetwork:
-    source = spec.network_file
-    if source is None:
+def _source(spec: FunctionSpec) -> Path:
+    if spec.network_file is None:
         raise PrepareError(
             f"function {spec.name}: network {spec.network} is a name in a profile table: to be served it must"
             " be an ONNX file"
         )
+    return spec.network_file.resolve()
+
+
+async def _prepare(source: Path, spec: FunctionSpec, folder: Path) -> ServedNetwork:
     folder.mkdir()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "scaler.serving.prepare", str(source), str(folder), str(spec.max_batch),

@@ -45,6 +45,7 @@ class TableSource:
         self._rows = table.filter(status="ok", anchor=False, derived=False)
         self._quota_kind, self._prior = quota_kind, prior
         self._models: dict[str, TabledModel] = {}
+        self._found: dict[Path, str | None] = {}
         if quota_kind == QuotaKind.LAUNCH_GATE and quota_kind not in self._rows.column("quota_kind"):
             raise QuotaSemanticsError(
                 f"{table.source}: none of its quotas gates launches: leave --quota-semantics launch_gate out"
@@ -120,7 +121,11 @@ class TableSource:
         """The function's network in the table: that with the graph of its file, else that of its name."""
         known = self._rows.networks()
         if function.network_file is not None:
-            found = self._by_hash(function.network_file)
+            file = function.network_file
+            if file not in self._found:
+                # To read a large file takes seconds, and many functions may share it.
+                self._found[file] = self._by_hash(file)
+            found = self._found[file]
             if found is not None:
                 return found
         if function.network_name not in known:

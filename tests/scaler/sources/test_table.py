@@ -160,6 +160,14 @@ class TestGraphHash:
         rows = table(GPU_TIME, recorded=True, graph_hash=graph_hash)
         assert TableSource(rows.filter(network="beta")).times(function(file)).network == "beta"
 
+    def test_a_file_is_read_once_for_all_its_functions(self, table, function, file, graph_hash, monkeypatch):
+        read, given = [], OperatorGraph.from_onnx
+        monkeypatch.setattr(OperatorGraph, "from_onnx", lambda path: (read.append(path), given(path))[1])
+        source = TableSource(table(GPU_TIME, recorded=True, graph_hash=graph_hash).filter(network="beta"))
+        for number in range(3):
+            assert source.times(function(file, name=f"f{number}")).network == "beta"
+        assert len(read) == 1
+
     def test_without_hashes_by_name(self, table, function, file):
         rows = table(GPU_TIME, quotas=(100,), recorded=True, networks={"alexnet": "beta"})
         assert TableSource(rows).times(function(file)).network == "alexnet"
