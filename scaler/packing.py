@@ -267,12 +267,33 @@ class Pool:
         Raises:
             PackingError: it is on no GPU, or that does not fit; nothing is changed then.
         """
+        fault = self.why_not_resize(instance, need)
         gpu, row = self._place(instance)
-        before = self.remove(instance)
-        fault = self.why_not(instance, gpu, row, need)
-        self.force(instance, gpu, row, need if fault is None else before)
         if fault is not None:
             raise PackingError(f"{instance} on {gpu}, row {row}: {fault}")
+        self.gpus[gpu].put(instance, row, need)
+
+    def why_not_resize(self, instance: str, need: Need) -> str | None:
+        """Why an instance cannot take that, where it is; None if it can.
+
+        Raises:
+            PackingError: it is on no GPU.
+        """
+        gpu, row = self._place(instance)
+        there, taken = self.gpus[gpu].rows[row], self.gpus[gpu].taken()
+        before = there.needs[instance]
+        free_quota_pct = there.free_quota_pct + before.quota_pct
+        free_memory_mib = self.gpus[gpu].memory_mib - taken.memory_mib + before.memory_mib
+        free_cores = self.gpus[gpu].host_cores - taken.host_cores + before.host_cores
+        if abs(there.sm_pct - need.sm_pct) > TOLERANCE:
+            return f"the row has SM {there.sm_pct:g} %, not {need.sm_pct:g} %"
+        if need.quota_pct > free_quota_pct + TOLERANCE:
+            return f"quota {need.quota_pct:g} %, but {free_quota_pct:g} % is free"
+        if need.memory_mib > free_memory_mib + TOLERANCE:
+            return f"{need.memory_mib:g} MiB, but {free_memory_mib:g} MiB is free"
+        if need.host_cores > free_cores + TOLERANCE:
+            return f"{need.host_cores:g} host cores, but {free_cores:g} are free"
+        return None
 
     def faults(self) -> list[tuple[str, int | None, str]]:
         """What is overcommitted now: (GPU, row or None for the whole GPU, what)."""

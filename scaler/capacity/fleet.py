@@ -12,10 +12,11 @@ a request may land on the slow one by chance, is little: an idle instance that a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,7 @@ MOST_KEPT = 16_384
 """Tables by quota that are kept: dozens for each of a hundred functions, 16 KB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """One instance whose quota is to be found.
 
     Args:
@@ -52,10 +52,9 @@ def most_rate_rps(table: PlanTable, shares: Sequence[Share]) -> float:
     if not shares:
         return 0.0
     served = served_rps(table, len(shares))
-    parts = Counter(shares).items()
     return sum(
         count * float(served[partition(table, share.sm_pct), _steps(share.most_quota_pct) - 1])
-        for share, count in parts
+        for share, count in _alike(shares)
     ) / len(shares)
 
 
@@ -67,16 +66,29 @@ def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -
     """
     if not shares:
         return []
-    served = served_rps(table, len(shares))
-    alike = Counter(shares)
-    total = np.zeros(len(QUOTAS_PCT))
-    for share, count in alike.items():
-        row, most = served[partition(table, share.sm_pct)], _steps(share.most_quota_pct)
-        total[:most] += count * row[:most]
-        total[most:] += count * row[most - 1]
-    level = int(np.searchsorted(total / len(shares), min(demand_rps, float(total[-1]) / len(shares))))
-    configs = {share: _config(table, len(shares), share, level) for share in alike}
+    served, alike = served_rps(table, len(shares)), _alike(shares)
+    if len(alike) == 1:
+        total = served[partition(table, shares[0].sm_pct), : _steps(shares[0].most_quota_pct)]
+    else:
+        total = np.zeros(len(QUOTAS_PCT))
+        for share, count in alike:
+            row, most = served[partition(table, share.sm_pct)], _steps(share.most_quota_pct)
+            total[:most] += count * row[:most]
+            total[most:] += count * row[most - 1]
+        total /= len(shares)
+    level = int(total.searchsorted(min(demand_rps, total[-1])))
+    configs = {
+        share: _config(table, len(shares), share.sm_pct, min(level, _steps(share.most_quota_pct) - 1))
+        for share, _ in alike
+    }
     return [configs[share] for share in shares]
+
+
+def _alike(shares: Sequence[Share]) -> Sequence[tuple[Share, int]]:
+    """Each kind of share, and how many are of it."""
+    if len(set(shares)) == 1:
+        return ((shares[0], len(shares)),)
+    return tuple(Counter(shares).items())
 
 
 @lru_cache(maxsize=MOST_KEPT)
@@ -90,17 +102,18 @@ def served_rps(table: PlanTable, number: int) -> FloatArray:
 
 def partition(table: PlanTable, sm_pct: float) -> int:
     """Index of an SM partition; one that is not on the axis counts as the next smaller one."""
-    return max(int(table.sm_pct.searchsorted(sm_pct + 1e-9)) - 1, 0)
+    return max(bisect_right(table.sm_axis, sm_pct + 1e-9) - 1, 0)
 
 
 def _steps(quota_pct: float) -> int:
     return min(max(int(quota_pct + 1e-9), 1), len(QUOTAS_PCT))
 
 
-def _config(table: PlanTable, number: int, share: Share, level: int) -> ResourceConfig:
-    quota = min(level, _steps(share.most_quota_pct) - 1)
-    batch = int(_best_batch(table, number)[partition(table, share.sm_pct), quota])
-    return ResourceConfig(share.sm_pct, float(QUOTAS_PCT[quota]), table.batches[batch])
+@lru_cache(maxsize=16 * MOST_KEPT)
+def _config(table: PlanTable, number: int, sm_pct: float, level: int) -> ResourceConfig:
+    """The best configuration of `number` instances at an SM partition and the quota of an index."""
+    batch = int(_best_batch(table, number)[partition(table, sm_pct), level])
+    return ResourceConfig(sm_pct, float(QUOTAS_PCT[level]), table.batches[batch])
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -79,6 +79,7 @@ class PlanTable:
         slo_ms, quantile, window_ms: as `scaler.capacity.rate.capacity_rps`.
 
     Attributes:
+        sm_axis: `sm_pct` as a tuple, which is searched faster.
         unhindered_rps: what one instance could do if requests might wait for ever, requests a second.
     """
 
@@ -93,6 +94,7 @@ class PlanTable:
         window_ms: float = WINDOW_MS,
     ) -> None:
         self.sm_pct, self.batches = sm_pct, batches
+        self.sm_axis: tuple[float, ...] = tuple(sm_pct.tolist())
         self._device_ms, self._pace_ms = device_ms, pace_ms
         self._slo_ms, self._quantile, self._window_ms = slo_ms, quantile, window_ms
         self.unhindered_rps = 1e3 * float((np.arange(1, pace_ms.shape[-1] + 1) / pace_ms).max())

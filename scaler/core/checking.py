@@ -80,15 +80,16 @@ class Checker:
         fault = _batch_fault(action.batch, served)
         if fault is not None:
             return fault
-        before, place = self.pool.need(action.id), self.pool.where(action.id)
-        assert place is not None
+        before = self.pool.need(action.id)
         after = served.need(ResourceConfig(before.sm_pct, action.quota_pct, action.batch))
-        self.pool.remove(action.id)
-        fault = self.pool.why_not(action.id, *place, after)
+        fault = self.pool.why_not_resize(action.id, after)
         if fault is not None and _is_less(after.quota_pct, before.quota_pct):
             # In a row that holds too much already giving back is right, even if it is not enough.
             fault = None
-        self.pool.force(action.id, *place, before if fault is not None else after)
+        if fault is None:
+            place = self.pool.where(action.id)
+            assert place is not None
+            self.pool.force(action.id, *place, after)
         return fault
 
 

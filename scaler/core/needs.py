@@ -32,18 +32,25 @@ def instance_need(
             outgrow its GPU when they change.
         memory_mib: device memory of one instance, MiB.
     """
-    return Need(config.sm_pct, config.quota_pct, memory_mib, host_cores(function, times, config))
+    plain = times.plain if isinstance(times, CorrectedTimes) else times
+    return _need(plain, function.host_cores, function.max_batch, memory_mib, config)
 
 
-def host_cores(function: FunctionSpec, times: ServiceTimes, config: ResourceConfig) -> float:
-    """Host cores that an instance keeps busy at full load: those given, else H / max(T, D / quota).
+@lru_cache(maxsize=65_536)
+def _need(
+    times: ServiceTimes, given_cores: float | None, most: int, memory_mib: float, config: ResourceConfig
+) -> Need:
+    """By what it depends on, since every tick asks several times of every instance."""
+    cores = _host_cores(times, most, config) if given_cores is None else given_cores
+    return Need(config.sm_pct, config.quota_pct, memory_mib, cores)
+
+
+def _host_cores(times: ServiceTimes, most: int, config: ResourceConfig) -> float:
+    """Host cores that an instance keeps busy at full load: H / max(T, D / quota).
 
     Full batches follow each other then, the next no sooner than the pace T and the token bucket allow.
     """
-    if function.host_cores is not None:
-        return function.host_cores
-    plain = times.plain if isinstance(times, CorrectedTimes) else times
-    at = batch_times(plain, config.sm_pct, max(function.max_batch, config.batch))
+    at = batch_times(times, config.sm_pct, max(most, config.batch))
     n = config.batch - 1
     return min(at.host_ms[n] / max(at.pace_ms[n], at.device_ms[n] * 100.0 / config.quota_pct), 1.0)
 

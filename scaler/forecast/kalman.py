@@ -106,20 +106,24 @@ class Kalman:
         """Mean and variance of the mixture of the filters."""
         if not state["filters"]:
             return Forecast(0.0, 0.0)
-        poisson = _unit(state)
+        poisson, tick_s = _unit(state), state["tick_s"]
         # Sum of the trend's damped steps to the horizon.
         reach = DAMPING * (1.0 - DAMPING**horizon_s) / (1.0 - DAMPING)
+        drift = horizon_s * reach * reach / 3.0
         mean = square = 0.0
         for (level, trend, p_ll, p_lt, p_tt, scale), mode, weight in zip(
             state["filters"], MODES, state["weights"], strict=True
         ):
-            rps = max(level + reach * trend, 0.0)
-            moving = mode.level * horizon_s + mode.trend * horizon_s * reach * reach / 3.0
-            error = scale * (p_ll + 2.0 * reach * p_lt + reach * reach * p_tt + moving)
-            # Of a tick's own scatter only what a Poisson process does not explain is one of the rate.
-            bursts = max(scale - 1.0, 0.0) / state["tick_s"]
+            rps = level + reach * trend
+            if rps < 0.0:
+                rps = 0.0
+            moving = mode.level * horizon_s + mode.trend * drift
+            variance = scale * (p_ll + 2.0 * reach * p_lt + reach * reach * p_tt + moving)
+            if scale > 1.0:
+                # Of a tick's own scatter only what a Poisson process does not explain is one of the rate.
+                variance += (scale - 1.0) / tick_s
             mean += weight * rps
-            square += weight * (rps * rps + poisson * (error + bursts))
+            square += weight * (rps * rps + poisson * variance)
         return upper(mean, square - mean * mean, quantile)
 
 

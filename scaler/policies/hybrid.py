@@ -93,6 +93,6 @@ class Hybrid:
                 heappop(missing)
             else:
                 heapreplace(missing, (step.part(), name, step))
-        functions |= {step.case.spec.name: step.memory() for step in steps}
         capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
+        functions |= {step.case.spec.name: step.memory(capacity[step.case.spec.name]) for step in steps}
         return {"functions": functions}, actions, capacity

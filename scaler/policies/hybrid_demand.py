@@ -123,7 +123,8 @@ def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, An
             found["rough_s"] = now_s
         surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
         periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
-        forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile)
+        requests = sum(sum(everything.values()) for _, everything, _ in periods)
+        forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile) * requests
         peak, floor = (_peak_rps(periods, which, forgiven) for which in (ALL, SURPRISES))
         found |= {"periods": periods, "peak": peak, "floor": floor}
     elif memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
@@ -180,15 +181,14 @@ def _added(
 
 
 def _peak_rps(periods: list[list[Any]], which: int, forgiven: float) -> float:
-    """The largest rate of ticks that is not forgiven, rps; 0: none.
+    """The largest rate of ticks whose requests are not among the `forgiven` ones, rps; 0: none.
 
     What a Poisson process adds to a tick by chance is taken off, one standard deviation of it.
     """
-    left = forgiven * sum(sum(period[ALL].values()) for period in periods)
-    bins = sorted(((int(key), n) for period in periods for key, n in period[which].items()), reverse=True)
-    for number, requests in bins:
-        left -= requests
-        if left < 0:
+    bins = [(int(key), n) for period in periods for key, n in period[which].items()]
+    for number, requests in sorted(bins, reverse=True):
+        forgiven -= requests
+        if forgiven < 0:
             rps = float(BIN ** (number + 0.5))
             return max(rps - math.sqrt(rps), 0.0)
     return 0.0

@@ -12,6 +12,7 @@ by quotas alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ import numpy as np
 from scaler.capacity.fleet import partition, served_rps
 from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PER_INSTANCE, PlanTable, plan_table
 from scaler.core.corrected import CorrectedTimes, corrected
-from scaler.packing import Pool
+from scaler.packing import TOLERANCE, Pool
 from scaler.policies.base import Case
 from scaler.sources.service_times import ServiceTimes
 
@@ -153,34 +154,38 @@ def most_rps(table: PlanTable, fleet: Fleet) -> float:
 
 def suits(table: PlanTable, fleet: Fleet, wanted: Wanted) -> bool:
     """Whether a fleet does what it has to."""
-    if fleet.number < wanted.least or fleet.number * fleet.sm_pct > wanted.room_pct + 1e-6:
+    if fleet.number < wanted.least or fleet.number * fleet.sm_pct > wanted.room_pct + TOLERANCE:
         return False
     return most_rps(table, fleet) >= max(wanted.most_rps, wanted.rps)
 
 
-def cheapest(
-    table: PlanTable, wanted: Wanted, sm_pct: float | None = None, scarcity: float = 0.0
-) -> Fleet | None:
+def cheapest(table: PlanTable, wanted: Wanted, scarcity: float = 0.0) -> Fleet | None:
     """The cheapest fleet that does what it has to; None: none does.
 
     Args:
-        sm_pct: of this SM partition; None: of any.
         scarcity: price of SMs without quota against those with it, as `PlanTable.cheapest`.
     """
-    return _each(table, wanted, sm_pct, (scarcity,))[0]
+    return _each(table, wanted, None, (scarcity,))[0]
+
+
+def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
+    """Fleets worth looking at: the cheapest of all, with and without scarce SMs, and that of the SM partition
+    that is there."""
+    found = _each(table, wanted, None if now is None else now.sm_pct, SCARCITIES)
+    return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
 
 
 def _each(
     table: PlanTable, wanted: Wanted, sm_pct: float | None, scarcities: tuple[float, ...]
 ) -> tuple[Fleet | None, ...]:
-    """The cheapest fleet for each price of scarce SMs."""
+    """The cheapest fleet for each price of scarce SMs; and of one SM partition, if it is given."""
     # Rates in steps, so that answers are found again while the demand hardly changes.
-    steps = tuple(
+    rps_step, most_step = (
         math.ceil(math.log(max(rps, 1e-3)) / math.log(DEMAND_STEP) - 1e-9)
         for rps in (wanted.rps, max(wanted.most_rps, wanted.rps))
     )
     s = None if sm_pct is None else partition(table, sm_pct)
-    return _cheapest(table, steps[0], steps[1], wanted.least, s, scarcities, wanted.room_pct)
+    return _cheapest(table, rps_step, most_step, wanted.least, s, scarcities, wanted.room_pct)
 
 
 @lru_cache(maxsize=65_536)
@@ -193,46 +198,39 @@ def _cheapest(
     scarcities: tuple[float, ...],
     room_pct: float,
 ) -> tuple[Fleet | None, ...]:
-    rps, most = DEMAND_STEP**rps_step, DEMAND_STEP ** max(most_step, rps_step)
-    best = [(math.inf, 0, 0)] * len(scarcities)
-    worse = [0] * len(scarcities)
-    sm_pct = table.sm_pct if s is None else table.sm_pct[s : s + 1]
-    for number in (number for number in NUMBERS if number >= least):
-        if number * table.unhindered_rps < most and number * table.sm_pct[0] <= room_pct:
+    rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
+    sm_pct, without_quota = table.sm_pct, np.array(scarcities)[:, None]
+    # One search for each price; the last one, of one SM partition, is among fleets without scarce SMs.
+    searches = len(scarcities) + (s is not None)
+    best: list[tuple[float, Fleet | None]] = [(math.inf, None)] * searches
+    worse = [0] * searches
+    for number in NUMBERS[bisect_left(NUMBERS, least) :]:
+        fits = number * table.sm_axis[0] <= room_pct + TOLERANCE
+        if number * table.unhindered_rps < most and fits:
             continue
         served = served_rps(table, number)
-        served = served if s is None else served[s : s + 1]
-        suiting = (served[:, -1] >= most) & (number * sm_pct <= room_pct + 1e-6)
+        suiting = (served[:, -1] >= most) & (number * sm_pct <= room_pct + TOLERANCE)
         quota = ((served >= rps).argmax(axis=1) + 1.0) / served.shape[1]
         share = np.where(suiting, number * sm_pct / 100 * (1.0 + PER_INSTANCE * number), np.inf)
-        for i, scarcity in enumerate(scarcities):
-            price = share * (quota + scarcity * (1.0 - quota))
-            at = int(price.argmin())
-            if price[at] < best[i][0] and worse[i] < PATIENCE:
-                best[i], worse[i] = (float(price[at]), number, at), 0
-            elif math.isfinite(best[i][0]) or number * table.sm_pct[0] > room_pct:
+        prices = share * (quota + without_quota * (1.0 - quota))
+        found = [(float(price[at]), at) for price, at in zip(prices, prices.argmin(axis=1), strict=True)]
+        if s is not None:
+            found.append((float(share[s] * quota[s]), s))
+        for i, (price, at) in enumerate(found):
+            if price < best[i][0] and worse[i] < PATIENCE:
+                best[i], worse[i] = (price, Fleet(number, table.sm_axis[at])), 0
+            elif best[i][1] is not None or not fits:
                 worse[i] += 1
         if min(worse) >= PATIENCE:
             break
-    return tuple(
-        Fleet(number, float(sm_pct[at])) if math.isfinite(price) else None for price, number, at in best
-    )
-
-
-def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
-    """Fleets worth looking at: the cheapest of all, with and without scarce SMs, and that of the SM partition
-    that is there."""
-    found = _each(table, wanted, None, SCARCITIES)
-    if now is not None:
-        found += _each(table, wanted, now.sm_pct, (0.0,))
-    return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
+    return tuple(fleet for _, fleet in best)
 
 
 def largest(table: PlanTable, wanted: Wanted) -> list[Fleet]:
     """Fleets that use the room that there is, those that serve most first."""
     found = []
     for sm_pct in LARGEST_SM_PCT:
-        fitting = [number for number in NUMBERS if number * sm_pct <= wanted.room_pct + 1e-6]
+        fitting = [number for number in NUMBERS if number * sm_pct <= wanted.room_pct + TOLERANCE]
         if sm_pct >= table.sm_pct[0] and fitting and fitting[-1] >= wanted.least:
             found.append(Fleet(fitting[-1], sm_pct))
     return sorted(found, key=lambda fleet: (-most_rps(table, fleet), fleet))

@@ -284,8 +284,12 @@ class FunctionStep:
         """What the instances serve within the objective at the quotas that they could have."""
         return most_rate_rps(self.table, self._shares(self.live.values()))
 
-    def memory(self) -> dict[str, Any]:
-        """What to remember of the function; instances that there was no room for are not waited for."""
+    def memory(self, capacity_rps: float) -> dict[str, Any]:
+        """What to remember of the function; instances that there was no room for are not waited for.
+
+        Args:
+            capacity_rps: as above.
+        """
         fleet = self.fleet
         if fleet is not None:
             fleet = Fleet(fleet.number - self._missing(fleet), fleet.sm_pct)
@@ -293,6 +297,6 @@ class FunctionStep:
             "demand": self._demand_memory,
             "savings": self._savings,
             "looked_s": self._looked_s,
-            "short": self.capacity_rps() < self.demand.ahead,
+            "short": capacity_rps < self.demand.ahead,
             "fleet": None if fleet is None or fleet.number == 0 else fleet.name,
         }

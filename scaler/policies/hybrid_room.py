@@ -60,13 +60,14 @@ def room(pool: Pool, takes: Need, most: int) -> int:
 
 def _fits(gpu: Gpu, takes: Need) -> int:
     """How many instances fit on a GPU."""
-    fits = (gpu.free_sm_pct + TOLERANCE) / takes.sm_pct
+    taken = gpu.taken()
+    fits = (100.0 - taken.sm_pct + TOLERANCE) / takes.sm_pct
     if fits < 1:
         return 0
     if takes.memory_mib > 0:
-        fits = min(fits, (gpu.free_memory_mib + TOLERANCE) / takes.memory_mib)
+        fits = min(fits, (gpu.memory_mib - taken.memory_mib + TOLERANCE) / takes.memory_mib)
     if takes.host_cores > 0:
-        fits = min(fits, (gpu.free_host_cores + TOLERANCE) / takes.host_cores)
+        fits = min(fits, (gpu.host_cores - taken.host_cores + TOLERANCE) / takes.host_cores)
     return max(int(fits), 0)
 
 
