@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -31,8 +31,9 @@ from scaler.core.needs import instance_need
 from scaler.core.observation import Phase
 from scaler.packing import TOLERANCE, Need, PackingError, Pool
 from scaler.policies.base import Case, Member, Memory, new_id
-from scaler.policies.changes import fewest, why_below
-from scaler.policies.oracle_fleets import Fleet, Limits, Schedule, oracle_table, schedule
+from scaler.policies.changes import fewest, throughput_rps, why_below
+from scaler.policies.oracle_fleets import Fleet, Limits, Schedule, given_times, oracle_table, schedule
+from scaler.policies.oracle_shares import Claim, Share, shares
 from scaler.policies.static import demand_of, peak_rps
 
 TICK_S = 1.0
@@ -43,9 +44,6 @@ MARGIN_S = 0.25
 
 RESERVE_S = 120.0
 """A new instance is placed where its row has room for the quotas of so long a time, s."""
-
-MOST_SM_PCT = (10.0, 20.0, 50.0, 100.0)
-"""Largest SM partitions of the plans that are compared for the fewest GPUs, %."""
 
 QUANTILES = (0.5, 0.999)
 """Range of quantiles that are planned for: that of the tables of waiting times."""
@@ -91,9 +89,9 @@ class Oracle:
         """
         there = {member.id for case in cases for member in case.members}
         reserved = {id_: pct for id_, pct in memory["reserved"].items() if pool.where(id_) is not None}
-        gpus = self._gpus(cases, len(pool.gpus))
+        given = self._shares(cases, pool)
         steps = [
-            _Step(self, case, now_s, pool, reserved, share) for case, share in zip(cases, gpus, strict=True)
+            _Step(self, case, now_s, pool, reserved, share) for case, share in zip(cases, given, strict=True)
         ]
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         drains = [action for step in steps for action in step.drains()]
@@ -104,18 +102,18 @@ class Oracle:
         kept = {id_: pct for id_, pct in reserved.items() if id_ not in gone or id_ not in there}
         return {"reserved": kept}, [*drains, *lower, *more], capacity
 
-    def _gpus(self, cases: Sequence[Case], there: int) -> list[float]:
-        """GPUs that each function may use: the fewest that serve its peak, and its part of the rest."""
-        needs = []
-        for case in cases:
-            peak = peak_rps(demand_of(self.demand, self.name, case.spec.name))
-            table = oracle_table(case, self.quantile(case))
-            plans = [table.cheapest(peak, 1.0, most_sm_pct) for most_sm_pct in MOST_SM_PCT]
-            rows = [plan.number / (100.0 // plan.config.sm_pct) for plan in plans if plan is not None]
-            # A whole GPU where nothing meets the objective.
-            needs.append(min(rows, default=1.0))
-        # In steps of 10 %, so that corrections of execution times keep their schedule.
-        return [math.ceil(10 * need * max(there / sum(needs), 1.0)) / 10 for need in needs]
+    def _shares(self, cases: Sequence[Case], pool: Pool) -> tuple[Share, ...]:
+        """Shares of the functions, by the times as given: what followed observed ones went to and fro."""
+        smallest_mib = min((gpu.memory_mib for gpu in pool.gpus.values()), default=0.0)
+        claims = tuple(
+            Claim(
+                oracle_table(replace(case, times=given_times(case)), self.quantile(case)),
+                demand_of(self.demand, self.name, case.spec.name),
+                max(int(smallest_mib / case.memory_mib), 1),
+            )
+            for case in cases
+        )
+        return shares(claims, len(pool.gpus))
 
     def quantile(self, case: Case) -> float:
         """Of the latency, that is planned for."""
@@ -134,14 +132,14 @@ class _Step:
         now_s: float,
         pool: Pool,
         reserved: dict[str, float],
-        gpus: float,
+        share: Share,
     ) -> None:
         self.case, self.now_s, self.pool, self.reserved = case, now_s, pool, reserved
         spec = case.spec
         self.load = demand_of(oracle.demand, oracle.name, spec.name)
         self.table: PlanTable = oracle_table(case, oracle.quantile(case))
         self.ahead_s = now_s + spec.cold_start_s + 2 * TICK_S
-        limits = Limits(spec.min_instances, gpus, spec.cold_start_s)
+        limits = Limits(spec.min_instances, share, spec.cold_start_s)
         plan = _schedule(self.table, self.load, limits)
         self.least = fewest(case)
         wanted = self.least > 0 or peak_rps(self.load, now_s, self.ahead_s) > 0
@@ -158,10 +156,7 @@ class _Step:
         own = [member for member in self.case.members if self._is_new(member)]
         others = [member for member in self.case.members if not self._is_new(member)]
         ready = sum(member.phase == Phase.READY for member in own)
-        number = min(self.target.number, ready)
-        if ready < self.target.number or self._served_rps(number) < peak_rps(
-            self.load, self.now_s, self.ahead_s
-        ):
+        if self._served_rps(min(self.target.number, ready)) < peak_rps(self.load, self.now_s, self.ahead_s):
             # Of those that go, the ones that are not ready are of no use in between.
             return self._drain([one for one in others if one.phase != Phase.READY], Reason.REPACK)
         order = sorted(own, key=lambda one: (one.phase != Phase.READY, one.since_s, one.id))
@@ -242,10 +237,20 @@ class _Step:
         }
 
     def _plan(self, number: int, sm_pct: float, from_s: float, to_s: float) -> ResourceConfig:
-        """Configuration at which like instances serve what comes in a time, and what waits beyond a batch."""
+        """Configuration at which like instances serve what comes in a time, and what waits beyond a batch.
+
+        Where no quota is enough to serve it within the objective, they at least keep up if they can, so that
+        what waits does not grow and make all late: the smallest such batch at the whole quota.
+        """
         backlog = max(self.case.queue - number * self.case.spec.max_batch, 0) / TICK_S
         demand = peak_rps(self.load, from_s, to_s) + backlog
-        return self.table.resized(number, sm_pct, demand).config
+        plan = self.table.resized(number, sm_pct, demand)
+        if plan.capacity_rps >= demand:
+            return plan.config
+        whole = [ResourceConfig(plan.config.sm_pct, 100.0, batch) for batch in self.table.batches]
+        larger = [config for config in whole if config.batch >= plan.config.batch]
+        enough = (one for one in larger if number * throughput_rps(self.case, [one]) >= demand)
+        return next(enough, max(larger, key=lambda one: throughput_rps(self.case, [one])))
 
     def _served_rps(self, number: int) -> float:
         if self.target is None or number == 0:

@@ -6,14 +6,14 @@ are paid for beside the old. With the cost c of a fleet F in a step and the swit
 
     V(t, F) = c(t, F) + min over F' of  s(t + 1, F, F') + V(t + 1, F')
 
-is the least cost from t to the end of the demand (Bellman 1957), backwards from the end. A function has a
+is the least cost from t to the end of the demand (Bellman 1957), backwards from the end. There is no switch
+between fleets that do not fit side by side: to where the peak is served, one has to come. A function has a
 share of the GPUs for itself, in which each instance has a row of its own: instances that take turns in one
 row slow each other, which the rates within the objective do not count with.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +23,10 @@ import numpy as np
 
 from rapp.types import FloatArray
 from scaler.arrivals import RateSteps
-from scaler.capacity.plans import PlanTable
+from scaler.capacity.plans import NUMBERS, PATIENCE, PER_INSTANCE, PlanTable
 from scaler.core.corrected import CorrectedTimes, corrected
 from scaler.policies.base import Case
+from scaler.policies.oracle_shares import Share
 from scaler.policies.static import function_table
 from scaler.sources.service_times import ServiceTimes
 
@@ -60,6 +61,38 @@ class Fleet:
     sm_pct: float
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the fleets of a function.
+
+    Args:
+        least: instances that it has to have. share: of the GPUs, that it may use.
+        cold_start_s: from the order to start an instance until it serves, s.
+    """
+
+    least: int
+    share: Share
+    cold_start_s: float
+
+    def most(self, sm_pct: float) -> int:
+        """Instances of an SM partition within the share; 0: not even the fewest that there have to be."""
+        most = min(int(self.share.gpus * (100.0 // sm_pct) + 1e-6), self.share.instances)
+        return most if most >= max(self.least, 1) else 0
+
+    def hold(self, before: Fleet | None, after: Fleet) -> bool:
+        """Whether two fleets fit side by side, as the old one serves until the new one is ready."""
+        if before is None or before.sm_pct == after.sm_pct:
+            return True
+        gpus = sum(fleet.number / (100.0 // fleet.sm_pct) for fleet in (before, after))
+        return gpus <= self.share.gpus + 1e-6 and before.number + after.number <= self.share.instances
+
+    def numbers(self, table: PlanTable) -> list[int]:
+        """Numbers of instances to look at: those of plans, and as many as there are rows; ascending."""
+        most = {self.most(float(sm_pct)) for sm_pct in table.sm_pct}
+        plans = {number for number in (*NUMBERS, self.least) if max(self.least, 1) <= number <= max(most)}
+        return sorted((most | plans) - {0})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
     """The value of fleets over time.
@@ -67,7 +100,7 @@ class Schedule:
     Args:
         fleets: (K,) those to choose from. step_s: length of a step, s. start_s: of the first.
         cost: (T, K) GPU-seconds a second in a step. value: (T + 1, K) least cost from a step to the end.
-        cold_start_s: time in which a new instance is paid for and does not serve.
+        limits: what bounds the fleets.
     """
 
     fleets: tuple[Fleet, ...]
@@ -75,36 +108,21 @@ class Schedule:
     start_s: float
     cost: FloatArray
     value: FloatArray
-    cold_start_s: float
+    limits: Limits
 
     def best(self, now: Fleet | None, ready_s: float) -> Fleet:
         """The fleet to have from `ready_s` on if there is `now`: that of the least cost to the end."""
         t = self.step(ready_s)
-        switch = _switch(self.fleets, [now])[0] * self.cold_start_s * self.cost[t]
+        switch = _switch(self.fleets, [now])[0] * self.limits.cold_start_s * self.cost[t]
         moved = np.array([fleet != now for fleet in self.fleets])
-        return self.fleets[int(np.argmin(switch + START_PRICE * moved + self.value[t]))]
+        total = switch + START_PRICE * moved + self.value[t]
+        beside = np.array([self.limits.hold(now, fleet) for fleet in self.fleets])
+        # What is there may be of an earlier schedule, and leave room for no fleet of this one.
+        return self.fleets[int(np.argmin(np.where(beside, total, np.inf) if beside.any() else total))]
 
     def step(self, at_s: float) -> int:
         """The step of a time; the last after the end."""
         return int(np.clip((at_s - self.start_s) / self.step_s, 0, len(self.cost) - 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds the fleets of a function.
-
-    Args:
-        least: instances that it has to have. gpus: how many whole GPUs are its share; need not be whole.
-        cold_start_s: from the order to start an instance until it serves, s.
-    """
-
-    least: int
-    gpus: float
-    cold_start_s: float
-
-    def most(self, sm_pct: float) -> int:
-        """Instances of an SM partition that have a row each."""
-        return max(int(self.gpus * (100.0 // sm_pct) + 1e-6), self.least, 1)
 
 
 def schedule(table: PlanTable, load: RateSteps, limits: Limits) -> Schedule:
@@ -114,14 +132,15 @@ def schedule(table: PlanTable, load: RateSteps, limits: Limits) -> Schedule:
     rates = peaks(load, edges_s)
     fleets = candidates(table, rates, limits)
     cost = np.stack([fleet_cost(table, fleet, rates) for fleet in fleets], axis=1)
+    held = [[limits.hold(before, after) for after in fleets] for before in fleets]
     paid_s = _switch(fleets, fleets) * limits.cold_start_s
-    other = START_PRICE * (1.0 - np.eye(len(fleets)))
+    other = np.where(held, START_PRICE * (1.0 - np.eye(len(fleets))), np.inf)
     value = np.zeros((len(rates) + 1, len(fleets)))
     for t in range(len(rates) - 1, -1, -1):
         after = min(t + 1, len(rates) - 1)
         onward = (paid_s * cost[after] + other + value[t + 1]).min(axis=1)
         value[t] = cost[t] * step_s + onward
-    return Schedule(fleets, step_s, load.start_s, cost, value, limits.cold_start_s)
+    return Schedule(fleets, step_s, load.start_s, cost, value, limits)
 
 
 def peaks(load: RateSteps, edges_s: FloatArray) -> FloatArray:
@@ -134,28 +153,61 @@ def peaks(load: RateSteps, edges_s: FloatArray) -> FloatArray:
 
 
 def candidates(table: PlanTable, rates: FloatArray, limits: Limits) -> tuple[Fleet, ...]:
-    """The cheapest instances for rates between the least and the largest, and those that need fewest SMs."""
+    """The cheapest instances within the limits for rates between the least and the largest.
+
+    For rates that no fleet within the limits serves: the one that serves most.
+    """
     positive = rates[rates > 0]
     found: dict[Fleet, None] = {}
     if len(positive):
         low, high = float(positive.min()), float(positive.max())
         count = math.ceil(math.log(high / low) / math.log(CANDIDATE_STEP)) + 1
-        for rate, scarcity in itertools.product(np.geomspace(low, high, count), SCARCITIES):
-            plan = table.cheapest(float(rate), scarcity)
-            if plan is not None:
-                number = max(plan.number, limits.least, 1)
-                found[Fleet(min(number, limits.most(plan.config.sm_pct)), plan.config.sm_pct)] = None
+        for scarcity in SCARCITIES:
+            found |= dict.fromkeys(_cheapest(table, np.geomspace(low, high, count), scarcity, limits))
     if not found:
-        # Nothing comes, or nothing meets the objective: the smallest, or the fastest.
-        found[Fleet(max(limits.least, 1), float(table.sm_pct[-1 if len(positive) else 0]))] = None
+        # Nothing comes, or nothing meets the objective: the smallest, or the fastest that there is room for.
+        rows = [float(sm_pct) for sm_pct in table.sm_pct if limits.most(float(sm_pct)) and len(positive)]
+        found[Fleet(max(limits.least, 1), max(rows, default=float(table.sm_pct[0])))] = None
     return tuple(found)
+
+
+def _cheapest(table: PlanTable, rates: FloatArray, scarcity: float, limits: Limits) -> list[Fleet]:
+    """The cheapest fleet for each of the rates (R,), as `candidates`.
+
+    `PlanTable.cheapest` knows no rows: what it finds may need more of them than there are.
+    """
+    best = np.full(len(rates), np.inf)
+    fleets: list[Fleet | None] = [None] * len(rates)
+    most, largest, worse = 0.0, list[Fleet](), 0
+    for number in limits.numbers(table):
+        before = best.copy()
+        for sm_pct, served in zip(table.sm_pct, _served(table, number), strict=True):
+            if number > limits.most(float(sm_pct)):
+                continue
+            fleet, at = Fleet(number, float(sm_pct)), np.searchsorted(served, rates)
+            quota = (at + 1.0) / 100
+            price = number * sm_pct / 100 * (quota + scarcity * (1.0 - quota)) * (1.0 + PER_INSTANCE * number)
+            cost = np.where(at < len(served), price, np.inf)
+            for r in np.flatnonzero(cost < best):
+                best[r], fleets[r] = cost[r], fleet
+            if served[-1] > most:
+                most, largest = float(served[-1]), [fleet]
+        worse = 0 if (best < before).any() else worse + 1
+        if np.isfinite(best).all() and worse == PATIENCE:
+            break
+    enough = [fleet for fleet in fleets if fleet is not None]
+    return enough if len(enough) == len(rates) else enough + largest
+
+
+def _served(table: PlanTable, number: int) -> FloatArray:
+    """Rates within the objective by SM partition and quota in steps of 1 %, with the best batch, (S, Q)."""
+    return np.maximum.accumulate(table.rates_rps(number).max(axis=1), axis=-1)
 
 
 def fleet_cost(table: PlanTable, fleet: Fleet, rates: FloatArray) -> FloatArray:
     """GPU-seconds a second of a fleet at rates (T,), with `SHORT_PRICE` for what it cannot serve."""
     s = int(np.searchsorted(table.sm_pct, fleet.sm_pct + 1e-9)) - 1
-    # By quota in steps of 1 %, with the best batch at each.
-    served = np.maximum.accumulate(table.rates_rps(fleet.number)[s].max(axis=0))
+    served = _served(table, fleet.number)[s]
     quota_pct = np.searchsorted(served, rates) + 1.0
     short = np.maximum(rates - served[-1], 0.0) / np.maximum(rates, 1e-9)
     share = fleet.number * fleet.sm_pct * np.minimum(quota_pct, 100.0) / 1e4
@@ -165,6 +217,11 @@ def fleet_cost(table: PlanTable, fleet: Fleet, rates: FloatArray) -> FloatArray:
 def oracle_table(case: Case, quantile: float) -> PlanTable:
     """The plans of a function by execution times beside others on the GPU."""
     return function_table(replace(case, times=_beside(case.times)), quantile)
+
+
+def given_times(case: Case) -> ServiceTimes:
+    """The execution times of a function as they were given, without what was observed."""
+    return case.times.plain if isinstance(case.times, CorrectedTimes) else case.times
 
 
 @lru_cache(maxsize=1024)

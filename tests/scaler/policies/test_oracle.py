@@ -25,10 +25,11 @@ from scaler.policies.oracle_fleets import (
     peaks,
     schedule,
 )
+from scaler.policies.oracle_shares import Share
 from scaler.testing import PolicyContract
 from scaler.testing.policy_loop import Demand, Loop, function
 
-LIMITS = Limits(least=1, gpus=8.0, cold_start_s=2.0)
+LIMITS = Limits(least=1, share=Share(gpus=8.0, instances=80), cold_start_s=2.0)
 
 
 def load(*rps: float, step_s: float = 10.0) -> RateSteps:
