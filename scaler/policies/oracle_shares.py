@@ -81,7 +81,7 @@ def rate_rps(load: RateSteps, level: float) -> float:
 
 def _given(claims: Sequence[Claim], level: float, gpus: int) -> tuple[float, tuple[Share, ...]]:
     """Requests served if shares are for a level, and the shares."""
-    needs = np.array([claim.least(level) for claim in claims])
+    needs = np.array([claim.least(level) for claim in claims]).reshape(-1, 2)
     requests = np.array([claim.requests for claim in claims])
     order = np.argsort(-requests / needs.max(axis=1), kind="stable")
     given, left = np.zeros_like(needs), np.full(2, float(gpus))
@@ -90,7 +90,7 @@ def _given(claims: Sequence[Claim], level: float, gpus: int) -> tuple[float, tup
         left -= given[index]
     whole = (given >= needs - 1e-9).all(axis=1)
     # What nobody needs is for all, by their needs.
-    given *= np.where(left > 1e-9, gpus / given.sum(axis=0), 1.0)
+    given *= np.where(left > 1e-9, gpus / np.maximum(given.sum(axis=0), 1e-9), 1.0)
     made = zip(claims, given, strict=True)
     return level * float(requests[whole].sum()), tuple(
         Share(float(rows), int(memory * claim.in_memory + 1e-6)) for claim, (rows, memory) in made

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rapp.errors import ConfigError
 from scaler.arrivals import RateSteps
 from scaler.capacity.plans import PlanTable
+from scaler.core.corrected import corrected
 from scaler.core.decision import Resize, Start
 from scaler.policies.base import Policy
 from scaler.policies.oracle import Oracle
@@ -34,6 +35,11 @@ LIMITS = Limits(least=1, share=Share(gpus=8.0, instances=80), cold_start_s=2.0)
 
 def load(*rps: float, step_s: float = 10.0) -> RateSteps:
     return RateSteps(step_s * np.arange(len(rps) + 1), np.array(rps))
+
+
+def rising(low: float, high: float) -> RateSteps:
+    """Over 120 s."""
+    return load(*np.geomspace(low, high, 40), step_s=3.0)
 
 
 class TestContract(PolicyContract):
@@ -85,6 +91,51 @@ def test_after_a_burst_it_gives_back() -> None:
         loop.tick({"f": Demand(0.0)})
         shares.append(sum(one.config.gpu_share for one in loop.fleet.instances.values()))
     assert shares[-1] < 0.2 * shares[10]
+
+
+def test_where_the_peak_is_too_much_instances_still_have_a_row_each() -> None:
+    loop = Loop(Oracle({"f": rising(60, 200)}), [function(slo_ms=60)], gpus=1)
+    for _ in range(118):
+        loop.tick({"f": Demand(0.0)})
+        rows = [(one.gpu, one.row) for one in loop.fleet.instances.values()]
+        assert len(rows) == len(set(rows))
+
+
+def test_it_does_not_settle_on_a_fleet_that_leaves_no_room_for_the_one_of_the_peak() -> None:
+    loop = Loop(Oracle({"f": rising(60, 200)}), [function(slo_ms=40)], gpus=2)
+    loop.tick({"f": Demand(0.0)}, 118)
+    plans = oracle_table(loop.cases({"f": Demand(0.0)})[0][0], 0.99)
+    # Two rows of 100 % serve more than any others on two GPUs.
+    assert loop.capacity["f"] == pytest.approx(float(plans.rates_rps(2).max()))
+
+
+def test_where_nothing_meets_the_objective_it_gives_the_whole_quota_and_full_batches() -> None:
+    loop = Loop(Oracle({"f": load(40, step_s=100.0)}), [function(slo_ms=60)], gpus=1)
+    loop.tick({"f": Demand(0.0)}, 8)
+    loop.times["f"] = corrected(loop.times["f"].plain, device_factor=20.0, pace_factor=20.0, spread=1.0)
+    loop.tick({"f": Demand(0.0)}, 3)
+    configs = [one.config for one in loop.fleet.instances.values()]
+    assert [(config.quota_pct, config.batch) for config in configs] == [(100.0, 8)]
+
+
+def test_fleets_within_the_limits_are_found_where_the_cheapest_of_all_needs_more() -> None:
+    plans, demand = table(), 200.0
+    free = plans.cheapest(demand)
+    assert free is not None
+    for gpus, instances in ((8.0, 80), (2.0, 80), (8.0, free.number - 1)):
+        limits = Limits(1, Share(gpus, instances), 2.0)
+        fleets = candidates(plans, np.array([demand]), limits)
+        assert all(0 < fleet.number <= limits.most(fleet.sm_pct) for fleet in fleets)
+        assert any(plans.resized(one.number, one.sm_pct, demand).capacity_rps >= demand for one in fleets)
+
+
+def test_fleets_side_by_side() -> None:
+    limits = Limits(1, Share(gpus=2.0, instances=5), 2.0)
+    assert limits.hold(None, Fleet(4, 50.0))
+    assert limits.hold(Fleet(4, 50.0), Fleet(2, 50.0))
+    assert limits.hold(Fleet(2, 35.0), Fleet(2, 50.0))
+    assert not limits.hold(Fleet(3, 35.0), Fleet(2, 50.0))
+    assert not limits.hold(Fleet(5, 10.0), Fleet(1, 50.0))
 
 
 def test_what_may_be_late_may_cost_less() -> None:
