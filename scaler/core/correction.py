@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaler.core.needs import at_mean_batch, batch_times
 from scaler.core.observation import InstanceView
@@ -31,6 +30,8 @@ from scaler.sources.service_times import ServiceTimes
 
 LEAST, MOST = 0.5, 2.0
 """Bounds of a factor: a prediction that is further off than that is wrong, not inexact."""
+
+LOG_LEAST, LOG_MOST = math.log(LEAST), math.log(MOST)
 
 PRIOR_BATCHES = 20.0
 """Batches that the prediction counts as: with the 5.8 % by which instances of the public V100 profiles differ
@@ -53,8 +54,7 @@ HYSTERESIS = 0.75
 """A quantum is left once the value is this many quanta away from it; 0.5 would have none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Factor:
+class Factor(NamedTuple):
     """One factor: its logarithm, the batches that speak for it, and the quantum in use."""
 
     log: float = 0.0
@@ -65,7 +65,7 @@ class Factor:
         """The factor after `batches` more, whose mean log of observed over predicted is `log_ratio`."""
         surprise = min(max(log_ratio - self.log, -MOST_SURPRISE), MOST_SURPRISE)
         log = self.log + batches / (PRIOR_BATCHES + batches + self.seen) * surprise
-        log = min(max(log, math.log(LEAST)), math.log(MOST))
+        log = min(max(log, LOG_LEAST), LOG_MOST)
         return Factor(log, min(self.seen + batches, MEMORY_BATCHES), _quantum(log / STEP, self.step))
 
     @property
@@ -74,8 +74,7 @@ class Factor:
         return min(max(math.exp(self.step * STEP), LEAST), MOST)
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(NamedTuple):
     """What is known of one function. `tag` names the times that it corrects: of others it knows nothing."""
 
     tag: str
@@ -140,7 +139,7 @@ def _add(
     if observed_ms is None or not (math.isfinite(observed_ms) and observed_ms > 0):
         return total
     # Instances differ, so one of them cannot pull the mean of all beyond what the rest would bear.
-    ratio = min(max(math.log(observed_ms / predicted_ms), math.log(LEAST)), math.log(MOST))
+    ratio = min(max(math.log(observed_ms / predicted_ms), LOG_LEAST), LOG_MOST)
     return total[0] + batches * ratio, total[1] + batches
 
 

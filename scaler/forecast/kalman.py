@@ -98,9 +98,9 @@ class Kalman:
         rps, seen_s = arrivals / (dt_s * exposure), dt_s * exposure
         poisson = _unit(state)
         rate = 1.0 - (1.0 - SCALE_RATE) ** dt_s
-        corrected = [_corrected(f, rps, seen_s, poisson, rate) for f in moved]
-        weights = _weighed(state["weights"], [fit for _, fit in corrected], FORGETTING**dt_s)
-        return {"filters": [f for f, _ in corrected], "weights": weights, "tick_s": seen_s}
+        fits = [_correct(f, rps, seen_s, poisson, rate) for f in moved]
+        weights = _weighed(state["weights"], fits, FORGETTING**dt_s)
+        return {"filters": moved, "weights": weights, "tick_s": seen_s}
 
     def forecast(self, state: State, horizon_s: float, quantile: float) -> Forecast:
         """Mean and variance of the mixture of the filters."""
@@ -158,24 +158,21 @@ def _moved(one: list[float], mode: Mode, damping: float, dt_s: float) -> list[fl
     ]
 
 
-def _corrected(
-    one: list[float], rps: float, seen_s: float, poisson: float, rate: float
-) -> tuple[list[float], float]:
-    """One filter after a tick's rate was seen, and the log likelihood that it gave it."""
+def _correct(one: list[float], rps: float, seen_s: float, poisson: float, rate: float) -> float:
+    """Correct one filter, in place, by a tick's rate; the log likelihood that it gave that rate."""
     level, trend, p_ll, p_lt, p_tt, scale = one
     total = p_ll + 1.0 / seen_s
     error, by_level, by_trend = rps - level, p_ll / total, p_lt / total
     surprise = error * error / (total * poisson)
-    fit = -0.5 * math.log(scale * total) - 0.5 * (TAIL + 1.0) * math.log1p(surprise / (scale * TAIL))
-    corrected = [
+    one[:] = (
         level + by_level * error,
         trend + by_trend * error,
         p_ll * (1.0 - by_level),
         p_lt * (1.0 - by_level),
         p_tt - by_trend * p_lt,
         max(scale + rate * (surprise - scale), LEAST_SCALE),
-    ]
-    return corrected, fit
+    )
+    return -0.5 * math.log(scale * total) - 0.5 * (TAIL + 1.0) * math.log1p(surprise / (scale * TAIL))
 
 
 def _weighed(weights: list[float], fits: list[float], forgetting: float) -> list[float]:

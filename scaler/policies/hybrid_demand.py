@@ -96,6 +96,10 @@ class Demand:
     ahead: float
     most: float
 
+    def over(self, factor: float) -> Demand:
+        """All rates, divided."""
+        return Demand(self.quick / factor, self.backlog / factor, self.ahead / factor, self.most / factor)
+
 
 def start() -> dict[str, Any]:
     """Nothing seen.

@@ -19,22 +19,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from scaler.capacity.fleet import partition, served_rps
-from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PER_INSTANCE, PlanTable, plan_table
-from scaler.core.corrected import CorrectedTimes, corrected
+from rapp.types import FloatArray
+from scaler.capacity.fleet import MOST_KEPT, partition, served_rps
+from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PER_INSTANCE, PlanTable
 from scaler.packing import TOLERANCE, Pool
-from scaler.policies.base import Case
-from scaler.sources.service_times import ServiceTimes
-
-BESIDE = 1.05
-"""Factor on observed execution times. They hold how much neighbours slow each other at the load there is, up
-to 1.10 (V100 pairs: median 1.09); at the next load they may do so by half of it more."""
 
 START_PRICE = 0.02
 """GPU-seconds of any start or stop beside the cold start, so that nothing moves for a gain of no account."""
-
-COARSE = 1.05
-"""Observed times are rounded up to powers of it: a table of plans takes a tenth of a second to make."""
 
 PATIENCE = 2
 """Numbers of instances that may be dearer than the best before the search ends; costs fall, then rise."""
@@ -89,28 +80,6 @@ class Fleet:
         """The fleet of a name."""
         number, sm_pct = name.split(" x ")
         return Fleet(int(number), float(sm_pct))
-
-
-def planned_table(case: Case) -> PlanTable:
-    """Plans of a function by execution times as observed, and `BESIDE`."""
-    spec = case.spec
-    return _table(case.times, case.slo_ms - spec.max_batch_delay_ms, spec.slo_quantile, spec.max_batch)
-
-
-# The core keeps the times of a correction, so that they are known again by identity.
-@lru_cache(maxsize=4096)
-def _table(times: ServiceTimes, slo_ms: float, quantile: float, max_batch: int) -> PlanTable:
-    plain, device, pace = times, 1.0, 1.0
-    if isinstance(times, CorrectedTimes):
-        # One factor for all configurations, so that tables are kept while it stays.
-        plain = times.plain
-        pace = float(np.exp(np.mean(np.log(times.device_ms / plain.device_ms))))
-        device = pace * times.device_over_pace
-    device, pace = (
-        COARSE ** math.ceil(math.log(f * BESIDE) / math.log(COARSE) - 0.25) for f in (device, pace)
-    )
-    slowed = corrected(plain, device_factor=device, pace_factor=pace, spread=0.0)
-    return plan_table(slowed, slo_ms, quantile, max_batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +168,7 @@ def _cheapest(
     room_pct: float,
 ) -> tuple[Fleet | None, ...]:
     rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
-    sm_pct, without_quota = table.sm_pct, np.array(scarcities)[:, None]
+    without_quota = np.array(scarcities)[:, None]
     # One search for each price; the last one, of one SM partition, is among fleets without scarce SMs.
     searches = len(scarcities) + (s is not None)
     best: list[tuple[float, Fleet | None]] = [(math.inf, None)] * searches
@@ -208,10 +177,9 @@ def _cheapest(
         fits = number * table.sm_axis[0] <= room_pct + TOLERANCE
         if number * table.unhindered_rps < most and fits:
             continue
-        served = served_rps(table, number)
-        suiting = (served[:, -1] >= most) & (number * sm_pct <= room_pct + TOLERANCE)
+        served, most_rps, sms_pct, share = _of_number(table, number)
         quota = ((served >= rps).argmax(axis=1) + 1.0) / served.shape[1]
-        share = np.where(suiting, number * sm_pct / 100 * (1.0 + PER_INSTANCE * number), np.inf)
+        share = np.where((most_rps >= most) & (sms_pct <= room_pct + TOLERANCE), share, np.inf)
         prices = share * (quota + without_quota * (1.0 - quota))
         found = [(float(price[at]), at) for price, at in zip(prices, prices.argmin(axis=1), strict=True)]
         if s is not None:
@@ -224,6 +192,18 @@ def _cheapest(
         if min(worse) >= PATIENCE:
             break
     return tuple(fleet for _, fleet in best)
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _of_number(table: PlanTable, number: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Of `number` like instances, by SM partition.
+
+    Returns:
+        (S, Q) what they serve, rps; (S,) that at full quota; (S,) SMs, % of a GPU; (S,) GPU-seconds a second
+        at full quota, and a little more for each instance.
+    """
+    served, sms_pct = served_rps(table, number), number * table.sm_pct
+    return served, served[:, -1], sms_pct, sms_pct / 100 * (1.0 + PER_INSTANCE * number)
 
 
 def largest(table: PlanTable, wanted: Wanted) -> list[Fleet]:

@@ -17,6 +17,7 @@ from scaler.policies.base import Case, Member, new_id
 from scaler.policies.changes import fewest, why_below
 from scaler.policies.hybrid_fleets import IDLE_RPS, Fleet, Wanted
 from scaler.policies.hybrid_room import Room
+from scaler.policies.hybrid_table import planned_table
 
 LOOK_S = 5.0
 """Time between two looks for fleets that would cost less, s: their savings take longer to add up."""
@@ -42,7 +43,7 @@ class FunctionStep:
         number: int,
     ) -> None:
         self.case, self.now_s, self.pool, self.room = case, now_s, pool, room
-        self.table = hybrid_fleets.planned_table(case)
+        self.table, self._gain = planned_table(case)
         self.live = {member.id: member for member in case.members}
         # Functions look for rivals in turn, so that a tick never looks for those of all.
         looked_s = now_s - LOOK_S * (number % 5) / 5
@@ -56,7 +57,8 @@ class FunctionStep:
         }
         before = new if memory is None else memory
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
-        self.demand = hybrid_demand.demand(self._demand_memory, case)
+        # All rates of a step are those of the table.
+        self.demand = hybrid_demand.demand(self._demand_memory, case).over(self._gain)
         self._savings: dict[str, float] = dict(before["savings"])
         self._looked_s: float = before["looked_s"]
         self._short = bool(before["short"])
@@ -282,7 +284,7 @@ class FunctionStep:
 
     def capacity_rps(self) -> float:
         """What the instances serve within the objective at the quotas that they could have."""
-        return most_rate_rps(self.table, self._shares(self.live.values()))
+        return self._gain * most_rate_rps(self.table, self._shares(self.live.values()))
 
     def memory(self, capacity_rps: float) -> dict[str, Any]:
         """What to remember of the function; instances that there was no room for are not waited for.
@@ -297,6 +299,6 @@ class FunctionStep:
             "demand": self._demand_memory,
             "savings": self._savings,
             "looked_s": self._looked_s,
-            "short": capacity_rps < self.demand.ahead,
+            "short": capacity_rps < self._gain * self.demand.ahead,
             "fleet": None if fleet is None or fleet.number == 0 else fleet.name,
         }
