@@ -49,17 +49,18 @@ class Changes:
         self._started += 1
         return True
 
-    def resize(self, id_: str, quota_pct: float, reason: Reason) -> bool:
-        """Change an instance's quota; False: its row or its machine does not hold that, or it is new."""
+    def resize(self, id_: str, quota_pct: float, reason: Reason, batch: int | None = None) -> bool:
+        """Change an instance's quota, and its batch unless None; False: its row or its machine does not hold
+        that, or it is new."""
         before = self.live[id_]
-        config = ResourceConfig(before.sm_pct, quota_pct, before.batch)
+        config = ResourceConfig(before.sm_pct, quota_pct, before.batch if batch is None else batch)
         if self.pool.where(id_) is None or not self.is_old(id_):
             return False
         try:
             self.pool.resize(id_, need(self.case, config))
         except PackingError:
             return False
-        self.actions.append(Resize(id_, self.case.spec.name, quota_pct, before.batch, reason))
+        self.actions.append(Resize(id_, self.case.spec.name, quota_pct, config.batch, reason))
         self.live[id_] = config
         return True
 

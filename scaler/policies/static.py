@@ -6,7 +6,8 @@ the GPUs as they are, the cheapest that does. They are placed at the first tick 
 and kept; one that is lost is replaced. Where the whole peak fits nowhere, as many as there is room for.
 
 Only where observed execution times show that a prediction was too good, and what was chosen would not serve
-the peak by `SHORT`, it is chosen anew, as an operator would. It never becomes less.
+the peak by `SHORT`, it is chosen anew, as an operator would. It never becomes less. Quota and batch change
+in place then; only another SM partition takes other instances.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scaler.capacity.plans import Plan, PlanTable, plan_table
 from scaler.core.decision import Action, Reason
 from scaler.core.observation import Phase
 from scaler.packing import Pool
-from scaler.policies.base import Case, Memory
+from scaler.policies.base import Case, Member, Memory
 from scaler.policies.changes import Changes, need, throughput_rps
 from scaler.sources.service_times import ServiceTimes
 
@@ -170,27 +171,59 @@ def _room(case: Case, plan: Plan, pool: Pool) -> int:
 
 
 def _keep(changes: Changes, number: int, config: ResourceConfig) -> int:
-    """Have `number` instances of the configuration and, once they are ready, no others; how many it has."""
-    members = changes.case.members
-    own = sorted(
-        (one for one in members if one.config == config),
-        key=lambda one: (one.phase != Phase.READY, one.since_s, one.id),
-    )
-    for spare in own[number:]:
-        changes.drain(spare.id, Reason.POLICY)
-    have = min(len(own), number)
+    """Have `number` instances of the configuration and, once they are ready, no others; how many it has.
+
+    Those of its SM partition are resized, which is at once. One that its row has no room for is exchanged as
+    those of other SM partitions are: a new one is started, and it serves until that is ready.
+    """
+    # Of those to be resized the largest quotas come first: what they give back others may take.
+    alike = sorted(
+        (one for one in changes.case.members if one.config.sm_pct == config.sm_pct),
+        key=lambda one: (
+            one.config != config, one.phase != Phase.READY, -one.config.quota_pct, one.since_s, one.id
+        ),
+    )  # fmt: skip
+    settled: list[Member] = []
+    for one in alike:
+        if len(settled) < number and (
+            one.config == config
+            or changes.resize(one.id, config.quota_pct, Reason.POLICY, batch=config.batch)
+        ):
+            settled.append(one)
+        elif one.config == config:
+            changes.drain(one.id, Reason.POLICY)
+    rest = [one for one in alike if one not in settled and one.id in changes.live]
+    waiting = _make_room(changes, rest, number - len(settled))
+    have = len(settled) + len(waiting)
     reason = Reason.LOST if changes.case.lost else Reason.POLICY
     missing = False
     while have < number and not missing:
         missing = not changes.start(config, reason)
         have += not missing
-    ready = sum(one.phase == Phase.READY for one in own)
+    ready = sum(one.phase == Phase.READY for one in settled)
     if missing or ready >= number:
         # What others hold is needed, or they are not needed any more.
-        for one in members:
-            if one.config != config:
+        for one in changes.case.members:
+            if one not in settled and one not in waiting and one.id in changes.live:
                 changes.drain(one.id, Reason.POLICY)
     return have
+
+
+def _make_room(changes: Changes, full: Sequence[Member], number: int) -> list[Member]:
+    """Of instances whose rows are full, up to `number` that can be resized once others of them, which are
+    drained, have left their rows."""
+    waiting: list[Member] = []
+    for one in full:
+        mates = [
+            mate for mate in full
+            if (mate.gpu, mate.row) == (one.gpu, one.row) and mate != one and mate.id in changes.live
+        ]  # fmt: skip
+        there = sum(other.id in changes.live for other in full)
+        if len(waiting) < number and one.id in changes.live and mates and there - len(mates) >= number:
+            for mate in mates:
+                changes.drain(mate.id, Reason.POLICY)
+            waiting.append(one)
+    return waiting
 
 
 def _capacity_rps(case: Case, number: int, config: ResourceConfig) -> float:

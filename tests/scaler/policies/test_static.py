@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +12,12 @@ from rapp.errors import ConfigError
 from rapp.types import ResourceConfig
 from scaler.arrivals import RateSteps
 from scaler.core.corrected import corrected
-from scaler.core.decision import Drain, Start
-from scaler.policies.base import Policy
-from scaler.policies.static import Static, peak_rps, provision
+from scaler.core.decision import Action, Drain, Resize, Start
+from scaler.core.observation import Phase
+from scaler.packing import Pool
+from scaler.policies.base import Case, Member, Policy
+from scaler.policies.changes import Changes
+from scaler.policies.static import Static, _keep, peak_rps, provision
 from scaler.testing import PolicyContract
 from scaler.testing.policy_loop import Demand, Loop, function
 
@@ -91,6 +97,119 @@ def test_where_execution_takes_longer_than_predicted_it_provisions_anew_and_neve
     loop.times["f"] = corrected(plain, device_factor=0.8, pace_factor=0.8, spread=1.0)
     loop.tick({"f": Demand(0.0)}, 5)
     assert [one.config.gpu_share for one in loop.fleet.instances.values()] == after
+
+
+@pytest.fixture
+def keep(
+    case: Callable[..., Case], pool: Callable[..., Pool]
+) -> Callable[..., tuple[int, list[Action], Pool]]:
+    """`keep(number, config, members)`: what `static` does of a tick, and the pool after it."""
+
+    def tick(
+        number: int, config: ResourceConfig, members: Sequence[Member], gpus: int = 2
+    ) -> tuple[int, list[Action], Pool]:
+        there = pool(gpus, members)
+        changes = Changes(case(0.0, members), 0.0, there)
+        return _keep(changes, number, config), changes.actions, there
+
+    return tick
+
+
+Keep = Callable[..., tuple[int, list[Action], Pool]]
+Make = Callable[..., Member]
+
+
+def kinds(actions: Sequence[Action]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for action in actions:
+        found.setdefault(action.kind, []).append(action.id)
+    return found
+
+
+@pytest.mark.parametrize("after", [(30.0, 60.0, 4), (30.0, 20.0, 4), (30.0, 30.0, 8), (30.0, 70.0, 1)])
+def test_another_quota_or_batch_is_a_resize(
+    keep: Keep, member: Make, after: tuple[float, float, int]
+) -> None:
+    config = ResourceConfig(*after)
+    have, actions, there = keep(2, config, [member("a"), member("b", row=1)])
+    assert have == 2
+    assert {(one.id, one.quota_pct, one.batch) for one in actions if isinstance(one, Resize)} == {
+        ("a", *after[1:]), ("b", *after[1:])
+    }  # fmt: skip
+    assert len(actions) == 2
+    assert there.need("a").quota_pct == config.quota_pct
+
+
+def test_another_sm_partition_is_an_exchange(keep: Keep, member: Make) -> None:
+    have, actions, _ = keep(1, ResourceConfig(40.0, 30.0, 4), [member("a")])
+    assert have == 1
+    assert list(kinds(actions)) == ["start"]
+    ready = member("new", sm=40.0, row=1)
+    assert kinds(keep(1, ready.config, [member("a"), ready])[1]) == {"drain": ["a"]}
+
+
+def test_where_more_are_wanted_those_that_stay_are_resized_and_the_rest_started(
+    keep: Keep, member: Make
+) -> None:
+    have, actions, _ = keep(3, ResourceConfig(30.0, 60.0, 4), [member("a")])
+    found = kinds(actions)
+    assert have == 3
+    assert found["resize"] == ["a"]
+    assert len(found["start"]) == 2
+    assert "drain" not in found
+
+
+def test_where_fewer_are_wanted_the_rest_is_drained_once_those_that_stay_suffice(
+    keep: Keep, member: Make
+) -> None:
+    members = [member("a"), member("b", row=1), member("c", row=2)]
+    _, actions, _ = keep(2, ResourceConfig(30.0, 60.0, 4), members)
+    assert {kind: len(ids) for kind, ids in kinds(actions).items()} == {"resize": 2, "drain": 1}
+    starting = [member("a"), member("b", row=1, phase=Phase.STARTING), member("c", row=2, quota=20.0)]
+    assert "drain" not in kinds(keep(2, starting[0].config, starting)[1])
+
+
+def test_one_whose_row_has_no_room_is_exchanged_and_serves_until_the_new_one_is_ready(
+    keep: Keep, member: Make
+) -> None:
+    full = [member("a", quota=50.0), member("b", quota=50.0)]
+    config = ResourceConfig(30.0, 60.0, 4)
+    have, actions, there = keep(2, config, full)
+    found = kinds(actions)
+    assert have == 2
+    assert "drain" not in found
+    assert len(found["start"]) == 2
+    assert there.need("a").quota_pct == 50
+    new = [replace(member(id_), config=config, gpu="g1", row=row) for row, id_ in enumerate(("c", "d"))]
+    assert kinds(keep(2, config, [*full, *new])[1]) == {"drain": ["a", "b"]}
+
+
+def test_of_two_in_a_row_with_room_for_one_the_other_goes_and_nothing_is_started(
+    keep: Keep, member: Make
+) -> None:
+    full = [member("a", quota=50.0), member("b", quota=50.0)]
+    config = ResourceConfig(30.0, 100.0, 4)
+    have, actions, _ = keep(1, config, full)
+    assert have == 1
+    assert kinds(actions) == {"drain": ["b"]}
+    assert kinds(keep(1, config, full[:1])[1]) == {"resize": ["a"]}
+
+
+def test_quota_is_given_back_before_it_is_taken(keep: Keep, member: Make) -> None:
+    members = [member("a", quota=20.0), member("b", quota=80.0)]
+    assert kinds(keep(2, ResourceConfig(30.0, 50.0, 4), members)[1]) == {"resize": ["b", "a"]}
+
+
+def test_a_plan_that_differs_in_quota_alone_is_followed_without_a_start() -> None:
+    loop = Loop(Static({"f": load(100)}), [function()], gpus=8)
+    loop.tick({"f": Demand(0.0)}, 5)
+    before = dict(loop.fleet.instances)
+    sm_pct = {one.config.sm_pct for one in before.values()}
+    plan = [len(before), *sm_pct, 100.0, 8]
+    loop.memory = {"f": plan}
+    loop.tick({"f": Demand(0.0)})
+    assert loop.fleet.instances.keys() == before.keys()
+    assert {one.config.quota_pct for one in loop.fleet.instances.values()} == {100.0}
 
 
 def test_a_function_whose_demand_is_not_known_is_refused_by_name() -> None:
