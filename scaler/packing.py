@@ -73,6 +73,9 @@ class Taken(NamedTuple):
     most_free_quota_pct: float
 
 
+NOTHING = Taken(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
 @dataclass(slots=True)
 class Gpu:
     """One GPU and what is on it. `rows` holds the rows that are not empty, by index.
@@ -136,6 +139,9 @@ class Gpu:
     def taken(self) -> Taken:
         """The sums of what is on it."""
         if self._sums is None:
+            if not self.rows:
+                self._sums = NOTHING
+                return NOTHING
             needs = [need for row in self.rows.values() for need in row.needs.values()]
             self._sums = Taken(
                 sum(row.sm_pct for row in self.rows.values()),
@@ -302,11 +308,13 @@ class Pool:
             for index, row in gpu.rows.items():
                 if row.free_quota_pct < -TOLERANCE:
                     found.append((gpu.id, index, "quota"))
-            for free, what in (
-                (gpu.free_sm_pct, "SM"), (gpu.free_memory_mib, "memory"), (gpu.free_host_cores, "host cores"),
-            ):  # fmt: skip
-                if free < -TOLERANCE:
-                    found.append((gpu.id, None, what))
+            taken = gpu.taken()
+            if taken.sm_pct > 100.0 + TOLERANCE:
+                found.append((gpu.id, None, "SM"))
+            if taken.memory_mib > gpu.memory_mib + TOLERANCE:
+                found.append((gpu.id, None, "memory"))
+            if taken.host_cores > gpu.host_cores + TOLERANCE:
+                found.append((gpu.id, None, "host cores"))
         return found
 
     @property

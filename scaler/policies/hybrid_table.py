@@ -16,7 +16,7 @@ BESIDE = 1.05
 """Factor on observed execution times. They hold how much neighbours slow each other at the load there is, up
 to 1.10 (V100 pairs: median 1.09); at the next load they may do so by half of it more."""
 
-COARSE = 1.1
+COARSE = 1.07
 """Observed times are rounded to powers of it, mostly up, for a table of plans takes a tenth of a second to
 make. What they are rounded by is given back in the rates."""
 
