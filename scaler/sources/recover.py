@@ -47,18 +47,19 @@ def recovered(rows: ProfileTable, network: str) -> ServiceTimes:
         rows: measured rows of this network alone, on one device, runtime and precision.
 
     Raises:
-        ProfileError: a launch gate without any row at quota 100 %, which hides D and H everywhere.
+        ProfileError: neither D and H nor a row at quota 100 %: a launch gate hides both everywhere.
         ConfigError: more than 64 different values on an axis.
     """
     sm_pct, batch = (np.unique(rows.column(name)).astype(np.float64) for name in ("sm_pct", "batch"))
     measured = _measured(rows, sm_pct, batch)
-    if measured is not None:
-        upper = np.full(measured[0].shape, math.exp(HALF_90 * NOISE))
-        return ServiceTimes(
-            network, f"{rows.source} (D and H as measured)", sm_pct, batch, *measured, upper,
-            _memory(rows, batch),
-        )  # fmt: skip
-    return _inferred(rows, network, sm_pct, batch)
+    if measured is None:
+        return _inferred(rows, network, sm_pct, batch)
+    upper = np.full(measured[0].shape, math.exp(HALF_90 * NOISE))
+    gated = QuotaKind.LAUNCH_GATE in rows.column("quota_kind") and rows.column("quota_pct").max() >= 100
+    return ServiceTimes(
+        network, f"{rows.source} (D and H as measured)", sm_pct, batch, *measured, upper,
+        _memory(rows, batch), _inferred(rows, network, sm_pct, batch).gate if gated else None,
+    )  # fmt: skip
 
 
 def from_prior(rows: ProfileTable, model: NetworkPredictor) -> ServiceTimes:

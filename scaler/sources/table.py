@@ -78,6 +78,7 @@ class TableSource:
 
         Raises:
             NoLatencySourceError: the table has no measured row of the network.
+            QuotaSemanticsError: `launch_gate`, and the network's rows do not show one.
             ProfileError: its rows do not show device and host time.
             ConfigError: it has rows on more than one device, runtime or precision.
         """
@@ -115,6 +116,11 @@ class TableSource:
             times = from_prior(rows, given.calibrated(measured_points(rows, network)))
         if self._quota_kind == QuotaKind.GPU_TIME:
             times = times.without_gate()
+        elif times.gate is None:
+            raise QuotaSemanticsError(
+                f"function {function.name}: {self.name} does not show how a launch gate slows {network}:"
+                " profile it under one, at quota 100 % too, or leave --quota-semantics launch_gate out"
+            )
         return TabledModel(times, window_ms(rows))
 
     def _network(self, function: FunctionSpec) -> str:

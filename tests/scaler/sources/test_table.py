@@ -105,6 +105,16 @@ def test_a_gate_answers_only_where_it_was_asked_for(table, gated, function, clos
         TableSource(table(GPU_TIME), LAUNCH_GATE)
 
 
+def test_a_gate_is_kept_beside_recorded_times(table, gated, function):
+    beside = TableSource(table(LAUNCH_GATE, recorded=True), LAUNCH_GATE).times(function("beta"))
+    inferred = gated.times(function("beta"))
+    assert beside.quota_kind == LAUNCH_GATE
+    assert beside.latency_ms(20, 30, 4) == pytest.approx(inferred.latency_ms(20, 30, 4), rel=0.02)
+    low_only = TableSource(table(LAUNCH_GATE, quotas=(10, 40), recorded=True), LAUNCH_GATE)
+    with pytest.raises(QuotaSemanticsError, match="does not show how a launch gate slows beta"):
+        low_only.times(function("beta"))
+
+
 def test_a_launch_gate_without_full_quota_shows_nothing(table, function):
     with pytest.raises(ProfileError, match="alpha has no row at quota 100 %"):
         TableSource(table(LAUNCH_GATE, quotas=(20, 40))).times(function("alpha"))
