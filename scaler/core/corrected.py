@@ -65,7 +65,10 @@ class CorrectedTimes(ServiceTimes):
         return np.asarray(np.maximum(self.execution_ms(sm_pct, batch, risk), owed))
 
 
-SPREADS = np.linspace(0.0, 1.0, 9)
+SPREAD_STEPS = 8
+"""Quanta of the spread between 0 and 1."""
+
+SPREADS = np.linspace(0.0, 1.0, SPREAD_STEPS + 1)
 """Powers that `bearable_spread` chooses from."""
 
 

@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from scaler.core.corrected import SPREAD_STEPS
 from scaler.core.needs import at_mean_batch, batch_times
 from scaler.core.observation import InstanceView
 from scaler.sources.service_times import ServiceTimes
@@ -46,9 +47,6 @@ a run of an instance differs. A model that is off by 1.5 is still learned within
 
 STEP = math.log(1.03)
 """Quantum of factors: half the scatter of one run."""
-
-SPREAD_STEPS = 8
-"""Quanta of the spread between 0 and 1."""
 
 HYSTERESIS = 0.75
 """A quantum is left once the value is this many quanta away from it; 0.5 would have none."""
