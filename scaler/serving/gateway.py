@@ -51,6 +51,10 @@ class Gateway:
         )
         self._rest.router.redirect_slashes = False
 
+    def close(self) -> None:
+        """End what was started for requests."""
+        self._infer.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI wants it."""
         if scope["type"] == "http" and self._infer.matches(scope):

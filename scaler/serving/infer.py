@@ -12,7 +12,8 @@ from scaler.serving.body import header, read_body, send_answer, send_fault
 from scaler.serving.fleet import Fleet
 from scaler.serving.function import ServedFunction
 from scaler.serving.http import GONE
-from scaler.serving.protocol import HEADER_LENGTH, infer_answer, most_body_bytes, parse_infer
+from scaler.serving.json_process import JsonProcess
+from scaler.serving.protocol import HEADER_LENGTH, InferCall, infer_answer, most_body_bytes, parse_infer
 from scaler.serving.requests import BadRequestError, Fault, Request
 
 TIMEOUT_HEADER = b"x-request-timeout-ms"
@@ -38,6 +39,13 @@ class InferRoute:
             for name, function in fleet.functions.items()
             for binary in (False, True)
         }
+        self._json = JsonProcess(
+            {name: (one.network, one.spec.max_batch) for name, one in fleet.functions.items()}
+        )
+
+    def close(self) -> None:
+        """End what reads large requests."""
+        self._json.close()
 
     @staticmethod
     def matches(scope: Scope) -> bool:
@@ -66,7 +74,10 @@ class InferRoute:
         timeout_s = self._header_timeout_s(scope)
         most_bytes = self._most_bytes[name, header_length is not None]
         body = await read_body(scope, receive, most_bytes, self._body_timeout_s)
-        call = parse_infer(body, header_length, function.network, function.spec.max_batch)
+        if JsonProcess.is_large(body, header_length):
+            call = await self._read_apart(function, body, header_length, arrived_s + timeout_s)
+        else:
+            call = parse_infer(body, header_length, function.network, function.spec.max_batch)
         if call.timeout_s is not None:
             timeout_s = min(timeout_s, call.timeout_s)
         slots = function.admit(call.samples)
@@ -88,7 +99,7 @@ class InferRoute:
             fault = await request.done
             if fault is None:
                 views = [memory[slot * slot_bytes : (slot + 1) * slot_bytes] for slot in slots]
-                answer, length = infer_answer(name, call, function.network, views)
+                answer, length = await infer_answer(name, call, function.network, views)
         finally:
             del scope[GONE]
             function.leave(request)
@@ -100,6 +111,28 @@ class InferRoute:
         else:
             extra = ((HEADER_LENGTH, str(length).encode()),)
             await send_answer(send, 200, answer, b"application/octet-stream", extra)
+
+    async def _read_apart(
+        self, function: ServedFunction, body: bytes, header_length: bytes | None, deadline_s: float
+    ) -> InferCall:
+        """Read a request that is large JSON; one that could not be read is counted as one sample."""
+        counts = function.counts
+        try:
+            return await self._json.read(function.spec.name, body, header_length, deadline_s)
+        except TimeoutError:
+            counts.arrivals += 1
+            counts.expired += 1
+            raise BadRequestError(
+                "the deadline passed before it was read", HTTPStatus.SERVICE_UNAVAILABLE, retry_after_s=1
+            ) from None
+        except BadRequestError as error:
+            if error.fault.status == HTTPStatus.TOO_MANY_REQUESTS:
+                counts.arrivals += 1
+                counts.refused += 1
+            elif error.fault.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                counts.arrivals += 1
+                counts.failed += 1
+            raise
 
     def _header_timeout_s(self, scope: Scope) -> float:
         value = header(scope, TIMEOUT_HEADER)

@@ -1,15 +1,30 @@
-"""Values of a tensor that a request holds as JSON."""
+"""Values of a tensor as JSON: those that a request holds, and those of an answer."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from scaler.serving.network import Tensor
 from scaler.serving.requests import BadRequestError
+
+AT_ONCE = 8192
+"""Values of an answer that are written in one turn of the event loop: 0.2 ms."""
+
+
+async def json_of_values(array: NDArray[Any]) -> orjson.Fragment:
+    """A flat array as a list in JSON; its numbers have to be finite."""
+    pieces = []
+    for start in range(0, max(len(array), 1), AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        pieces.append(orjson.dumps(array[start : start + AT_ONCE], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+    return orjson.Fragment(b"[%s]" % b",".join(pieces))
 
 
 def values_of_json(one: Mapping[str, Any], tensor: Tensor, samples: int) -> memoryview:

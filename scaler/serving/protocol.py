@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from scaler.serving.json_values import values_of_json
+from scaler.serving.json_values import json_of_values, values_of_json
 from scaler.serving.network import ServedNetwork, Tensor
 from scaler.serving.requests import BadRequestError
 
@@ -232,13 +232,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
-def infer_answer(
+async def infer_answer(
     name: str,
     call: InferCall,
     network: ServedNetwork,
     samples: Sequence[memoryview],
 ) -> tuple[bytes, int | None]:
-    """The body of an answer.
+    """The body of an answer; while many values are written as JSON, others get their turn.
 
     Args:
         samples: the slots that hold the results.
@@ -263,7 +263,7 @@ def infer_answer(
                     f"output {tensor.name} is not finite, which JSON cannot say: ask for binary_data",
                     HTTPStatus.UNPROCESSABLE_ENTITY,
                 )
-            one["data"] = array
+            one["data"] = await json_of_values(array)
         outputs.append(one)
     head: dict[str, Any] = {"model_name": name, "model_version": "1", "outputs": outputs}
     if call.id is not None:

@@ -26,9 +26,15 @@ class Fault:
 class BadRequestError(Exception):
     """Raised while a request is read; carries its `Fault`."""
 
-    def __init__(self, reason: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST, close: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        status: HTTPStatus = HTTPStatus.BAD_REQUEST,
+        close: bool = False,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.fault = Fault(status, reason, close=close)
+        self.fault = Fault(status, reason, retry_after_s, close)
 
 
 class Sample:

@@ -118,7 +118,8 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
     units = int(fleet.device.view.host_cores) if isinstance(fleet.device, CpuDevice) else None
     memory_mib = {name: one.memory_mib for name, one in fleet.functions.items()}
     decision = initial_decision(options.functions, memory_mib, fleet.device, units)
-    server = _Server(_config(Gateway(fleet, options.token, options.timeout_s)))
+    gateway = Gateway(fleet, options.token, options.timeout_s)
+    server = _Server(_config(gateway))
     tidying = Tidying(function.arena for function in fleet.functions.values())
     try:
         refused = fleet.apply(decision)
@@ -134,6 +135,7 @@ async def _serve(fleet: Fleet, options: ServerOptions, sock: socket.socket, stop
         options.log("the server stops")
     finally:
         tidying.close()
+        gateway.close()
         await fleet.close()
 
 

@@ -7,15 +7,12 @@ has been repaid. Quota and window are read from shared memory while it works. It
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import signal
 import socket
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +23,13 @@ from rapp.errors import RappError
 from rapp.runtime.gate import QuotaGate
 from rapp.runtime.quota import QuotaBlock
 from scaler.serving.arena import Arena
+from scaler.serving.child import die_with, give_way_for_memory
 from scaler.serving.executor import Executor, make_executor, zeros
 from scaler.serving.network import ServedNetwork, Tensor
 
 PACKET_BYTES = 1 << 16
 """Largest packet in either direction."""
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _WARM_UP_RUNS = 2
 
 
@@ -112,10 +109,8 @@ class Worker:
 def main() -> None:
     """Serve the batches of the gateway until it closes its end."""
     descriptor, parent = (int(argument) for argument in sys.argv[1:3])
-    _die_with(parent)
-    # Where memory runs out, better a worker, which is started again, than the gateway.
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")
+    die_with(parent)
+    give_way_for_memory()
     # An interrupt from the terminal is for the gateway, which ends its workers in their order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
@@ -137,14 +132,6 @@ def main() -> None:
             break
     # The interpreter's own end would tear down ONNX Runtime, for nobody.
     os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """Let the kernel end this process when the thread that started it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ class TestAnswers:
         y = np.arange(4, dtype=np.float32).reshape(2, 2)
         slots = [memoryview(bytes(TWO.outputs[0].offset) + row.tobytes()) for row in y]
         call = parse_infer(*GOOD, TWO, MAX_BATCH)
-        text, length = infer_answer("net", call, TWO, slots)
+        text, length = asyncio.run(infer_answer("net", call, TWO, slots))
         assert length is None
         assert json.loads(text)["outputs"] == [
             {"name": "y", "datatype": "FP32", "shape": [2, 2], "data": [0.0, 1.0, 2.0, 3.0]}
@@ -207,4 +208,4 @@ class TestAnswers:
     def test_json_says_no_nan(self) -> None:
         slots = [memoryview(bytes(TWO.outputs[0].offset) + np.array([np.nan, 1], np.float32).tobytes())] * 2
         with pytest.raises(BadRequestError, match="not finite"):
-            infer_answer("net", parse_infer(*GOOD, TWO, MAX_BATCH), TWO, slots)
+            asyncio.run(infer_answer("net", parse_infer(*GOOD, TWO, MAX_BATCH), TWO, slots))
