@@ -62,7 +62,7 @@ def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -
     """Configurations at which instances serve a demand with the least quota, the same for all of them.
 
     An instance whose row cannot give so much gets what there is. Where all that the rows can give is not
-    enough, they get what serves most.
+    enough, they get what serves most; all of it, where nothing is served within the objective.
     """
     if not shares:
         return []
@@ -76,7 +76,7 @@ def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -
             total[:most] += count * row[:most]
             total[most:] += count * row[most - 1]
         total /= len(shares)
-    level = int(total.searchsorted(min(demand_rps, total[-1])))
+    level = int(total.searchsorted(min(demand_rps, total[-1]))) if total[-1] > 0 else len(QUOTAS_PCT) - 1
     configs = {
         share: _config(table, len(shares), share.sm_pct, min(level, _steps(share.most_quota_pct) - 1))
         for share, _ in alike

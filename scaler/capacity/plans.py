@@ -136,7 +136,8 @@ class PlanTable:
     def resized(self, number: int, sm_pct: float, demand_rps: float, most_quota_pct: float = 100.0) -> Plan:
         """The least quota, with its batch, at which `number` instances of an SM partition serve a demand.
 
-        Where none within `most_quota_pct` is enough, the one that serves most.
+        Where none within `most_quota_pct` is enough, the one that serves most; the whole of it, where nothing
+        is served within the objective.
         """
         s = max(int(np.searchsorted(self.sm_pct, sm_pct + 1e-9)) - 1, 0)
         most = min(max(int(most_quota_pct + 1e-9), 1), len(QUOTAS_PCT))
@@ -145,7 +146,7 @@ class PlanTable:
         least = np.where(enough.any(axis=1), enough.argmax(axis=1), most)
         q = int(least.min())
         if q == most:
-            q = int(np.argmax(rates.max(axis=0)))
+            q = int(np.argmax(rates.max(axis=0))) if rates.any() else most - 1
         # Of batches that need the same quota the one that serves most.
         b = (
             int(np.argmax(np.where(least <= q, rates[:, q], -1.0)))

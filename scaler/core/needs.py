@@ -10,7 +10,7 @@ import numpy as np
 from rapp.types import ResourceConfig
 from scaler.core.corrected import CorrectedTimes
 from scaler.functions import FunctionSpec
-from scaler.packing import Need
+from scaler.gpu import Need
 from scaler.sources.service_times import ServiceTimes
 
 

@@ -24,7 +24,8 @@ from scaler.core.observation import GpuView, InstanceView, Observation, Phase
 from scaler.core.settings import Settings
 from scaler.core.state import CoreState
 from scaler.functions import FunctionSpec
-from scaler.packing import Gpu, Need, Pool
+from scaler.gpu import Gpu, Need
+from scaler.packing import Pool
 from scaler.policies.base import Member
 from scaler.sources.base import HAS_GPU_MEMORY_MIB
 from scaler.sources.service_times import ServiceTimes

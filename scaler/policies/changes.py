@@ -15,7 +15,8 @@ from rapp.types import ResourceConfig
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
 from scaler.core.needs import instance_need, latency_ms
 from scaler.core.observation import Phase
-from scaler.packing import Need, PackingError, Pool
+from scaler.gpu import Need
+from scaler.packing import PackingError, Pool
 from scaler.policies import windows
 from scaler.policies.base import Case, Memory, new_id
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from rapp.types import ResourceConfig
 from scaler.core.decision import Reason
-from scaler.packing import TOLERANCE, Gpu, Pool
+from scaler.gpu import Gpu
+from scaler.packing import TOLERANCE, Pool
 from scaler.policies.changes import Changes
 
 ROWS = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rapp.types import ResourceConfig
 from scaler.core.decision import Reason
 from scaler.core.needs import latency_ms
-from scaler.packing import Gpu
+from scaler.gpu import Gpu
 from scaler.policies import has_gpu_rows as rows
 from scaler.policies.base import Case
 from scaler.policies.changes import Changes

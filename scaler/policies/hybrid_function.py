@@ -11,7 +11,8 @@ from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas, most_rate
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
 from scaler.core.needs import instance_need, latency_ms
 from scaler.core.observation import Phase
-from scaler.packing import TOLERANCE, Need, PackingError, Pool
+from scaler.gpu import Need
+from scaler.packing import TOLERANCE, PackingError, Pool
 from scaler.policies import hybrid_demand, hybrid_fleets, hybrid_room
 from scaler.policies.base import Case, Member, new_id
 from scaler.policies.changes import fewest, why_below

@@ -6,7 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from scaler.packing import TOLERANCE, Gpu, Need, Pool
+from scaler.gpu import Gpu, Need
+from scaler.packing import TOLERANCE, Pool
 
 SM_STEP_PCT = 5.0
 """What a function may have is rounded down to steps, so that plans are found again."""

@@ -29,7 +29,8 @@ from scaler.capacity.plans import PlanTable
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
 from scaler.core.needs import instance_need
 from scaler.core.observation import Phase
-from scaler.packing import TOLERANCE, Need, PackingError, Pool
+from scaler.gpu import Need
+from scaler.packing import TOLERANCE, PackingError, Pool
 from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, throughput_rps, why_below
 from scaler.policies.oracle_fleets import Fleet, Limits, Schedule, given_times, oracle_table, schedule

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaler.packing import TOLERANCE, Gpu, Need, PackingError, Pool
+from scaler.gpu import Gpu, Need
+from scaler.packing import TOLERANCE, PackingError, Pool
 
 SHARES = st.sampled_from([5.0, 10.0, 20.0, 30.0, 33.3, 50.0, 70.0, 100.0])
 NEEDS = st.builds(Need, SHARES, SHARES, st.floats(0, 9000), st.floats(0, 3))

@@ -98,3 +98,11 @@ def _queue(arrivals_ms: np.ndarray, service_ms: list[float]) -> np.ndarray:
         free[server] = max(free[server], at) + service_ms[server]
         latency[number] = free[server] - at
     return latency
+
+
+def test_where_nothing_meets_the_objective_all_the_quota_is_given() -> None:
+    hopeless = plan_table(times_of(function(max_batch=4)), 4.0, 0.99, 4)
+    shares = [Share(20.0, 60.0), Share(20.0)]
+    assert most_rate_rps(hopeless, shares) == 0.0
+    assert [one.quota_pct for one in least_quotas(hopeless, shares, 5.0)] == [60.0, 100.0]
+    assert hopeless.resized(2, 20.0, 5.0, most_quota_pct=60.0).config.quota_pct == 60.0

@@ -11,7 +11,8 @@ from rapp.types import ResourceConfig
 from scaler.core.observation import Phase
 from scaler.forecast.base import Forecast
 from scaler.functions import FunctionSpec
-from scaler.packing import Gpu, Need, Pool
+from scaler.gpu import Gpu, Need
+from scaler.packing import Pool
 from scaler.policies.base import Case, Member
 from scaler.sources.constant import ConstantSource
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaler.capacity.plans import DEMAND_STEP, NUMBERS, plan_table
-from scaler.packing import Gpu, Need, Pool
+from scaler.gpu import Gpu, Need
+from scaler.packing import Pool
 from scaler.policies import hybrid_fleets as fleets
 from scaler.policies.hybrid_fleets import Fleet, Wanted
 from scaler.testing.fleet import times_of
