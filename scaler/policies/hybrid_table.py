@@ -16,12 +16,9 @@ BESIDE = 1.05
 """Factor on observed execution times. They hold how much neighbours slow each other at the load there is, up
 to 1.10 (V100 pairs: median 1.09); at the next load they may do so by half of it more."""
 
-COARSE = 1.07
-"""Observed times are rounded to powers of it, mostly up, for a table of plans takes a tenth of a second to
-make. What they are rounded by is given back in the rates."""
-
-COARSE_SHAPE = 1.05
-"""The same for device time over pace."""
+COARSE = 1.05
+"""Observed times, and device time over pace, are rounded to powers of it, mostly up: a table of plans takes a
+tenth of a second to make. What the times are rounded by is given back in the rates."""
 
 
 def planned_table(case: Case) -> tuple[PlanTable, float]:
@@ -40,12 +37,12 @@ def _table(times: ServiceTimes, slo_ms: float, quantile: float, max_batch: int) 
     plain, pace, device_over_pace = times, BESIDE, 1.0
     if isinstance(times, CorrectedTimes):
         # One factor for all configurations, so that tables are kept while it stays.
-        plain, device_over_pace = times.plain, _rounded(times.device_over_pace, COARSE_SHAPE)
+        plain, device_over_pace = times.plain, _rounded(times.device_over_pace)
         pace *= float(np.exp(np.mean(np.log(times.device_ms / plain.device_ms))))
-    rounded = _rounded(pace, COARSE)
+    rounded = _rounded(pace)
     slowed = corrected(plain, device_factor=rounded * device_over_pace, pace_factor=rounded, spread=0.0)
     return plan_table(slowed, slo_ms, quantile, max_batch), rounded / pace
 
 
-def _rounded(factor: float, step: float) -> float:
-    return float(step ** math.ceil(math.log(factor) / math.log(step) - 0.25))
+def _rounded(factor: float) -> float:
+    return float(COARSE ** math.ceil(math.log(factor) / math.log(COARSE) - 0.25))
