@@ -12,6 +12,7 @@ first that serves anything; plans are kept by demand, on a geometric grid.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -126,8 +127,8 @@ class PlanTable:
 
         One that is not on the axes counts as the next smaller one.
         """
-        s = int(np.searchsorted(self.sm_pct, config.sm_pct + 1e-9)) - 1
-        b = int(np.searchsorted(self.batches, config.batch, side="right")) - 1
+        s = bisect_right(self.sm_axis, config.sm_pct + 1e-9) - 1
+        b = bisect_right(self.batches, config.batch) - 1
         q = int(config.quota_pct + 1e-9) - 1
         if number == 0 or s < 0 or q < 0:
             return 0.0

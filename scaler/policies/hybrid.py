@@ -17,9 +17,10 @@ room, all with the same quota and batch. Each tick, for each function:
    one that costs least for a minute, its cold starts included. If it could, another may still be cheaper: it
    is taken once the GPU-seconds that it would have saved so far exceed what the exchange costs. The same rule
    removes instances that are not needed, and a demand that swings never triggers it.
-4. An exchange starts what is new first. Until that is ready both serve; then what is old is drained. What was
-   lost is missing in the fleet and started at once. Without requests for long a function goes to zero, where
-   its specification allows it; the first request wakes it up.
+4. An exchange (`scaler.policies.hybrid_exchange`) starts what is new first. Until that is ready both serve;
+   then what is old is drained. Where there is no room for both, and answers are late, what is old makes room.
+   What was lost is missing in the fleet and started at once. Without requests for long a function goes to
+   zero, where its specification allows it; the first request wakes it up.
 
 Execution times are planned with as they are beside busy neighbours, at the risk the core is set to. What they
 and the capacity are off by shows in the latencies observed: a margin on all demands follows these slowly, up
@@ -30,10 +31,10 @@ that whole GPUs stay free; rows are not shared, since instances that take turns 
 more than neighbours do. Where a fleet does not fit, the next best that fits is taken, down to one of small SM
 partitions with high quotas and no headroom; where nothing suffices, what serves most. SMs without quota have
 a price as they become few, so that fleets go over to small partitions with high quotas before there is no
-room. A function whose demand is not served has a right to an equal part of all SMs: others grow beyond theirs
-only while that leaves it, and come back to theirs if it does not. Instances are started one at a time, always
-for the function of whose fleet the smallest part is there. What could not be had shows in the rates that are
-answered.
+room. A function whose demand is not served has a right to its part of all SMs: what it needs, or an equal
+part of what those leave who need less. Others grow beyond theirs only while that leaves it, and come back to
+theirs if it does not. Instances are started one at a time, always for the function of whose fleet the
+smallest part is there. What could not be had shows in the rates that are answered.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Hybrid:
         functions = dict(memory["functions"])
         own = {case.spec.name: sum(one.config.sm_pct for one in case.members) for case in cases}
         short = [name for name in own if functions.get(name, {"short": True})["short"]]
-        allowed, scarcity = hybrid_room.allowed_sm_pct(pool, own, short), hybrid_fleets.scarcity(pool)
+        needs = {name: functions[name]["need_pct"] for name in own if name in functions}
+        allowed, scarcity = hybrid_room.allowed_sm_pct(pool, own, short, needs), hybrid_fleets.scarcity(pool)
         rooms = [Room(allowed[name], scarcity) for name in own]
         steps = [
             FunctionStep(functions.get(case.spec.name), case, now_s, pool, room, number)
@@ -79,8 +81,8 @@ class Hybrid:
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         actions: list[Action] = [action for step in steps for action in step.drains()]
         wanted = [(step, step.quotas()) for step in steps]
-        actions += [action for step, configs in wanted for action in step.resizes(configs, up=False)]
-        actions += [action for step, configs in wanted for action in step.resizes(configs, up=True)]
+        actions += [action for step, configs in wanted for action in step.own.resizes(configs, up=False)]
+        actions += [action for step, configs in wanted for action in step.own.resizes(configs, up=True)]
         # One at a time, always for the function of whose fleet the smallest part is there.
         missing = [(step.part(), step.case.spec.name, step) for step in steps if step.part() < 1]
         heapify(missing)
@@ -94,5 +96,7 @@ class Hybrid:
             else:
                 heapreplace(missing, (step.part(), name, step))
         capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
-        functions |= {step.case.spec.name: step.memory(capacity[step.case.spec.name]) for step in steps}
+        scarce = hybrid_fleets.scarcity(pool) > 0
+        for name, step in ((step.case.spec.name, step) for step in steps):
+            functions[name] = step.memory(capacity[name], step.need_pct() if scarce else None)
         return {"functions": functions}, actions, capacity

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from rapp.types import ResourceConfig
-from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas, most_rate_rps
-from scaler.core.decision import Action, Drain, Reason, Resize, Start
-from scaler.core.needs import instance_need, latency_ms
+from scaler.core.decision import Action, Reason
 from scaler.core.observation import Phase
-from scaler.gpu import Need
-from scaler.packing import TOLERANCE, PackingError, Pool
-from scaler.policies import hybrid_demand, hybrid_fleets, hybrid_room
-from scaler.policies.base import Case, Member, new_id
+from scaler.packing import TOLERANCE, Pool
+from scaler.policies import hybrid_demand, hybrid_exchange, hybrid_fleets
+from scaler.policies.base import Case
 from scaler.policies.changes import fewest, why_below
 from scaler.policies.hybrid_fleets import IDLE_RPS, Fleet, Wanted
+from scaler.policies.hybrid_instances import Instances
 from scaler.policies.hybrid_room import Room
 from scaler.policies.hybrid_table import planned_table
 
@@ -26,9 +24,8 @@ LOOK_S = 5.0
 HEADROOM_LEFT = 0.75
 """Part of the headroom that a fleet is chosen with which has to be left: below it another is needed."""
 
-SLACK = 0.08
-"""Part by which a quota may be larger than needed before it is lowered: changes that hardly save anything are
-as many calls to workers."""
+WORTH_MORE = 1.1
+"""How much more a fleet has to serve than what is there for a change to it, where none serves the demand."""
 
 
 class FunctionStep:
@@ -43,9 +40,8 @@ class FunctionStep:
         room: Room,
         number: int,
     ) -> None:
-        self.case, self.now_s, self.pool, self.room = case, now_s, pool, room
+        self.case, self.now_s, self.room = case, now_s, room
         self.table, self._gain = planned_table(case)
-        self.live = {member.id: member for member in case.members}
         # Functions look for rivals in turn, so that a tick never looks for those of all.
         looked_s = now_s - LOOK_S * (number % 5) / 5
         demand, none = hybrid_demand.start(), None
@@ -55,6 +51,8 @@ class FunctionStep:
             "savings": {},
             "looked_s": looked_s,
             "short": False,
+            "waits_s": None,
+            "need_pct": None,
         }
         before = new if memory is None else memory
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
@@ -63,10 +61,16 @@ class FunctionStep:
         self._savings: dict[str, float] = dict(before["savings"])
         self._looked_s: float = before["looked_s"]
         self._short = bool(before["short"])
-        self._started = 0
+        self._waits_s: float | None = before["waits_s"]
+        self.own = Instances(case, now_s, pool, self.table, self.demand)
         self._reason = Reason.DEMAND_UP
         self._yields = False
         self.fleet = self._target(before["fleet"])
+
+    @property
+    def _waits(self) -> bool:
+        """Whether what is missing of the fleet is waited for."""
+        return self._waits_s is not None and self.now_s < self._waits_s
 
     # --- which fleet --------------------------------------------------------------------------------------
 
@@ -83,10 +87,17 @@ class FunctionStep:
             self.room.scarcity,
             self.room.most_pct,
         )
-        now = Fleet.named(before) if before is not None else self._present()
+        now = Fleet.named(before) if before is not None else self.own.best_group()
         if now is not None and now.number < least:
             now = Fleet(least, now.sm_pct)
-        self._yields = now is not None and now.number * now.sm_pct > wanted.room_pct + TOLERANCE
+        if now is not None and now.number * now.sm_pct > wanted.room_pct + TOLERANCE:
+            # It gives instances away first; only if it cannot, all of them for others.
+            fitting = int(wanted.room_pct / now.sm_pct + TOLERANCE)
+            self._yields = fitting < least
+            now = now if self._yields else Fleet(fitting, now.sm_pct)
+        if now is not None and self._waits:
+            self._yields = False
+            return now
         if now is None or self._yields:
             return self._needed(now, wanted)
         own = [member for member in self.case.members if member.config.sm_pct == now.sm_pct]
@@ -115,7 +126,7 @@ class FunctionStep:
         self._savings = hybrid_fleets.saved(self._savings, self.table, now, rivals, wanted, dt_s)
         cold_start_s = self.case.spec.cold_start_s
         for fleet in hybrid_fleets.exchange(self._savings, self.table, now, wanted, cold_start_s):
-            if self._room(fleet) >= self._missing(fleet):
+            if self.own.room(fleet) >= self.own.missing(fleet):
                 self._savings, self._reason = {}, Reason.REPACK
                 return fleet
             del self._savings[fleet.name]
@@ -130,22 +141,23 @@ class FunctionStep:
     def _needed(self, now: Fleet | None, wanted: Wanted) -> Fleet:
         """A fleet for a demand that the present one cannot serve; the best that there is room for."""
         idle = self._idle(wanted) if now is None else None
-        if idle is not None and self._room(idle) >= self._missing(idle):
+        if idle is not None and self.own.room(idle) >= self.own.missing(idle):
             return idle
         best: tuple[Fleet | None, float] = None, -1.0
         if now is not None and not self._yields:
-            best = now, hybrid_fleets.most_rps(self.table, now)
+            best = now, max(hybrid_fleets.most_rps(self.table, now), self.own.rate_rps())
         cold_start_s = self.case.spec.cold_start_s
         # The full headroom; if there is no room for it, what is expected; if there is none, what serves most.
-        for goal in (wanted, replace(wanted, most_rps=wanted.rps), replace(wanted, rps=0.0, most_rps=0.0)):
-            if best[1] >= max(goal.most_rps, 0.0):
+        for goal in (wanted, replace(wanted, most_rps=wanted.rps), None):
+            if best[1] >= (wanted.rps if goal is None else goal.most_rps):
                 break
-            fleets = hybrid_fleets.needed(self.table, now, goal, cold_start_s)
-            if goal.rps == 0.0:
-                fleets = hybrid_fleets.largest(self.table, goal)
+            if goal is not None:
+                fleets = hybrid_fleets.needed(self.table, now, goal, cold_start_s)
+            else:
+                fleets = hybrid_fleets.largest(self.table, wanted, WORTH_MORE * best[1])
             for fleet in fleets:
-                missing = self._missing(fleet)
-                room = missing if self._yields else self._room(fleet)
+                missing = self.own.missing(fleet)
+                room = missing if self._yields else self.own.room(fleet)
                 if room >= missing:
                     self._savings = {}
                     return fleet
@@ -153,153 +165,104 @@ class FunctionStep:
                 served = hybrid_fleets.most_rps(self.table, there)
                 if served > best[1] and there.number >= wanted.least:
                     best = there, served
+        other = None
+        if now is not None and not self._yields and best[1] < wanted.rps:
+            other = self._instead(now, wanted)
+        if other is not None:
+            self._savings, self._waits_s = {}, self.now_s + hybrid_exchange.WAIT_COLD_STARTS * cold_start_s
+            # What fits beside the present instances is started first; if nothing does, they leave at once.
+            self._yields = self.own.missing(other) > 0 and self.own.room(other) == 0
+            return other
         if best[0] is not None:
             return best[0]
         config, _ = self.case.times.fastest()
         return Fleet(wanted.least, config.sm_pct)
 
-    def _present(self) -> Fleet | None:
-        """The largest group of like instances that are there, after a restart."""
-        by_sm: dict[float, int] = {}
-        for member in self.case.members:
-            by_sm[member.config.sm_pct] = by_sm.get(member.config.sm_pct, 0) + 1
-        groups = (Fleet(number, sm) for sm, number in by_sm.items())
-        return max(groups, default=None)
+    def _instead(self, now: Fleet, wanted: Wanted) -> Fleet | None:
+        """The fleet to have in the room of the present instances and what is free; None: not worth it.
 
-    def _missing(self, fleet: Fleet) -> int:
-        own = sum(member.config.sm_pct == fleet.sm_pct for member in self.live.values())
-        return max(fleet.number - own, 0)
+        What answers in time in fact is not given up for what is computed, nor what is on its way.
+        """
+        late = self.demand.backlog > 0 or (self.case.latency_ms or 0.0) > self.case.slo_ms
+        if not late or any(member.phase != Phase.READY for member in self.own.live.values()):
+            return None
 
-    def _room(self, fleet: Fleet) -> int:
-        """How many of the instances that are missing there is room for."""
-        return hybrid_room.room(self.pool, self._need(self._config(fleet)), self._missing(fleet))
+        def fits(sm_pct: float, most: int) -> int:
+            return self.own.room_without(sm_pct, wanted.least, most)
+
+        cold_start_s, expected_rps = self.case.spec.cold_start_s, self.case.forecast.mean_rps / self._gain
+        fleet = hybrid_exchange.instead(
+            self.table, wanted, self.own.rate_rps(), expected_rps, cold_start_s, fits
+        )
+        return None if fleet == now else fleet
 
     # --- changes ------------------------------------------------------------------------------------------
 
     def drains(self) -> list[Action]:
         """What is not needed any more."""
         if self.fleet is None:
-            return self._drain(list(self.live.values()), Reason.IDLE)
+            return self.own.drain(list(self.own.live.values()), Reason.IDLE)
         sm_pct, number = self.fleet.sm_pct, self.fleet.number
-        own = [member for member in self.live.values() if member.config.sm_pct == sm_pct]
-        others = [member for member in self.live.values() if member.config.sm_pct != sm_pct]
-        ready = sum(member.phase == Phase.READY for member in own)
-        found: list[Action] = []
-        if ready >= number or self._yields:
-            found += self._drain(others, Reason.REPACK)
+        own, others = self.own.of(sm_pct), self.own.apart_from(sm_pct)
+        ready = len(own) if self._waits else number
+        if others and not (
+            self._yields or hybrid_exchange.replaced(self.table, own, ready, others, self.demand.quick)
+        ):
+            least = max(fewest(self.case), 1)
+            others = hybrid_exchange.excess(own, others, self.room.most_pct, least)
+        found = self.own.drain(others, Reason.REPACK)
         order = sorted(own, key=lambda one: (one.phase != Phase.READY, one.since_s, one.id))
-        return found + self._drain(order[number:], Reason.DEMAND_DOWN)
+        return found + self.own.drain(order[number:], Reason.DEMAND_DOWN)
 
     def quotas(self) -> dict[str, ResourceConfig]:
-        """Quota and batch of each instance that is ready; one that starts has what it will need."""
-        ready = [member for member in self.live.values() if member.phase == Phase.READY]
-        return self._least(ready, self.demand.quick + self.demand.backlog)
-
-    def _least(self, members: Sequence[Member], demand_rps: float) -> dict[str, ResourceConfig]:
-        shares = self._shares(members)
-        configs = least_quotas(self.table, shares, demand_rps)
-        if self.demand.backlog > 0 and fleet_rate_rps(self.table, configs) < demand_rps:
-            # What waits is late already: the way out is to serve most, whatever a batch takes.
-            configs = [self._flat_out(share) for share in shares]
-        return {member.id: config for member, config in zip(members, configs, strict=True)}
-
-    def _shares(self, members: Iterable[Member]) -> list[Share]:
-        return [
-            Share(member.config.sm_pct, member.config.quota_pct + self._room_to_grow(member))
-            for member in members
-        ]
-
-    def _flat_out(self, share: Share) -> ResourceConfig:
-        """The configuration with the largest throughput."""
-        quota_pct = min(share.most_quota_pct, 100.0)
-        configs = [ResourceConfig(share.sm_pct, quota_pct, batch) for batch in self.table.batches]
-        most = self.case.spec.max_batch
-        return max(configs, key=lambda one: one.batch / latency_ms(self.case.times, one, most))
-
-    def _room_to_grow(self, member: Member) -> float:
-        """An equal part of what its row has left: its neighbours may want the rest."""
-        place = self.pool.where(member.id)
-        if place is None:
-            return 0.0
-        row = self.pool.gpus[place[0]].rows[place[1]]
-        return max(row.free_quota_pct, 0.0) / len(row.needs)
-
-    def resizes(self, wanted: Mapping[str, ResourceConfig], *, up: bool) -> list[Action]:
-        """Quotas, larger or smaller ones, and batches."""
-        found: list[Action] = []
-        for id_, config in wanted.items():
-            member = self.live[id_]
-            before = member.config
-            grows = config.quota_pct > before.quota_pct + TOLERANCE
-            little = (1.0 - SLACK) * before.quota_pct < config.quota_pct <= before.quota_pct
-            if grows != up or (little and config.batch <= before.batch):
-                continue
-            try:
-                self.pool.resize(id_, self._need(config))
-            except PackingError:
-                continue
-            self.live[id_] = Member(id_, member.gpu, member.row, config, member.phase, member.since_s)
-            reason = Reason.DEMAND_DOWN
-            if grows:
-                reason = Reason.BACKLOG if self.demand.backlog > 0 else Reason.DEMAND_UP
-            found.append(Resize(id_, self.case.spec.name, config.quota_pct, config.batch, reason))
-        return found
+        """Quota and batch that each instance is to have now."""
+        return self.own.least_quotas(self.demand.quick + self.demand.backlog)
 
     def part(self) -> float:
         """Part of the fleet that is there."""
-        return 1.0 if self.fleet is None else 1.0 - self._missing(self.fleet) / self.fleet.number
+        return 1.0 if self.fleet is None else 1.0 - self.own.missing(self.fleet) / self.fleet.number
 
     def start_one(self) -> Action | None:
         """Start one instance of the fleet; None: there is no room for it."""
         assert self.fleet is not None
-        config = self._config(self.fleet)
-        takes = self._need(config)
-        place = hybrid_room.place(self.pool, takes)
-        if place is None:
-            return None
-        id_ = new_id(self.case.spec.name, self.now_s, self._started)
-        self._started += 1
-        self.pool.add(id_, *place, takes)
-        self.live[id_] = Member(id_, *place, config, Phase.STARTING, self.now_s)
         reason = self._reason
         if self.case.lost:
             reason = Reason.LOST
         elif len(self.case.members) < fewest(self.case):
             reason = why_below(self.case)
-        return Start(id_, self.case.spec.name, *place, config, reason)
-
-    def _config(self, fleet: Fleet) -> ResourceConfig:
-        """Configuration of each instance of a fleet, once all are there."""
-        shares = [Share(fleet.sm_pct)] * fleet.number
-        return least_quotas(self.table, shares, self.demand.ahead)[0]
-
-    def _drain(self, members: Sequence[Member], reason: Reason) -> list[Action]:
-        for member in members:
-            del self.live[member.id]
-        return [Drain(member.id, self.case.spec.name, reason) for member in members]
-
-    def _need(self, config: ResourceConfig) -> Need:
-        return instance_need(self.case.spec, self.case.times, self.case.memory_mib, config)
+        return self.own.start(self.fleet, reason)
 
     # --- what is left -------------------------------------------------------------------------------------
 
     def capacity_rps(self) -> float:
         """What the instances serve within the objective at the quotas that they could have."""
-        return self._gain * most_rate_rps(self.table, self._shares(self.live.values()))
+        return self._gain * self.own.rate_rps()
 
-    def memory(self, capacity_rps: float) -> dict[str, Any]:
-        """What to remember of the function; instances that there was no room for are not waited for.
+    def need_pct(self) -> float | None:
+        """The fewest SMs that serve what comes and what came lately, % of a GPU; None: none do."""
+        peak = self._demand_memory["margin"] * self._demand_memory["peak"] / self._gain
+        rps = max(self.demand.ahead, peak, IDLE_RPS)
+        fleet = hybrid_fleets.cheapest(self.table, Wanted(rps, rps, max(fewest(self.case), 1)), scarcity=1.0)
+        return None if fleet is None else fleet.number * fleet.sm_pct
+
+    def memory(self, capacity_rps: float, need_pct: float | None) -> dict[str, Any]:
+        """What to remember of the function; what had no room is waited for only while others leave it.
+
+        Else its fleet is again the group of like instances that serves most, not the part of a better one.
 
         Args:
             capacity_rps: as above.
+            need_pct: SMs that it needs; None: all that it can get, or not looked at.
         """
         fleet = self.fleet
-        if fleet is not None:
-            fleet = Fleet(fleet.number - self._missing(fleet), fleet.sm_pct)
+        if fleet is not None and not self._waits and self.own.missing(fleet) > 0:
+            fleet = self.own.best_group()
         return {
             "demand": self._demand_memory,
             "savings": self._savings,
             "looked_s": self._looked_s,
+            "waits_s": self._waits_s,
+            "need_pct": need_pct,
             "short": capacity_rps < self._gain * self.demand.ahead,
             "fleet": None if fleet is None or fleet.number == 0 else fleet.name,
         }

@@ -25,21 +25,38 @@ class Room:
     scarcity: float
 
 
-def allowed_sm_pct(pool: Pool, own_pct: Mapping[str, float], short: Collection[str]) -> dict[str, float]:
+def allowed_sm_pct(
+    pool: Pool, own_pct: Mapping[str, float], short: Collection[str], needs_pct: Mapping[str, float | None]
+) -> dict[str, float]:
     """SMs that each function may have, by name: % of a GPU, 400 for four of them.
 
-    Whoever wants may have more than an equal part of them all, as long as those who are short of room could
-    still get theirs; else he is to come back to it.
+    Whoever wants may have more than his part of them all, as long as those who are short of room could still
+    get theirs; else he is to come back to it. Parts are fair by need: `level` for all, or the need if that is
+    less, where the needs together exceed what there is (max-min fairness).
 
     Args:
         own_pct: what each function has now. short: functions whose demand is not served for want of room.
+        needs_pct: the fewest that serve what each expects; one that is not known wants as much as it can get.
     """
     if not own_pct:
         return {}
-    fair = 100.0 * len(pool.gpus) / len(own_pct)
-    owed = {name: max(fair - own_pct[name], 0.0) if name in short else 0.0 for name in own_pct}
+    needs = {name: needs_pct.get(name) or math.inf for name in own_pct}
+    level = _level(100.0 * len(pool.gpus), needs.values())
+    fair = {name: min(need, level) for name, need in needs.items()}
+    owed = {name: max(fair[name] - own_pct[name], 0.0) if name in short else 0.0 for name in own_pct}
     spare = sum(max(gpu.free_sm_pct, 0.0) for gpu in pool.gpus.values()) - sum(owed.values())
-    return {name: _step(max(fair, own + owed[name] + spare)) for name, own in own_pct.items()}
+    return {name: _step(max(fair[name], own + owed[name] + spare)) for name, own in own_pct.items()}
+
+
+def _level(total: float, needs: Collection[float]) -> float:
+    """What each gets at most so that all together get the total, or all they need."""
+    left = total
+    for number, need in enumerate(sorted(needs)):
+        level = left / (len(needs) - number)
+        if need > level:
+            return level
+        left -= need
+    return math.inf
 
 
 def place(pool: Pool, takes: Need) -> tuple[str, int] | None:
