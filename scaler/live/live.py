@@ -24,12 +24,13 @@ from scaler.core.settings import Settings
 from scaler.functions import FunctionSpec
 from scaler.live.foretelling import foretold
 from scaler.live.load import LoadProgress
-from scaler.live.rehearsal import Rehearsed, RehearsedSource, rehearse
+from scaler.live.rehearsal import Rehearsed, rehearse
 from scaler.live.swing import swing
 from scaler.live.trial import Outcome, Trial, run_trial
 from scaler.live.trial_control import Controlled
 from scaler.live.trial_server import serving
 from scaler.sources.opening import open_source
+from scaler.sources.scaled import Scaled
 from scaler.sources.service_times import ServiceTimes
 from scaler.trace import ArrivalProcess, Trace
 
@@ -99,7 +100,7 @@ class LiveSetup:
             _planned(spec, slo_ms[spec.name], rehearsed[spec.name], cold_start_s[spec.name])
             for spec in functions
         )
-        known = RehearsedSource(source, {name: one.factor for name, one in rehearsed.items()})
+        known = Scaled(source, {name: one.factor for name, one in rehearsed.items()})
         unit_rps = {spec.name: _unit_rps(spec, known.times(spec), device) for spec in planned}
         return LiveSetup(planned, file, plan, rehearsed, pairs, device, slo_ms, unit_rps, folder)
 

@@ -18,17 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rapp.errors import RappError
-from rapp.latency_model import LatencyModel
 from rapp.types import ResourceConfig
 from scaler.capacity.rate import WINDOW_MS
 from scaler.core.observation import InstanceView
 from scaler.functions import FunctionSpec
 from scaler.live.load import LoadOptions, run_load
 from scaler.live.trial_server import TrialServer
-from scaler.replay.setup import Scaled
-from scaler.sources.base import LatencySource
 from scaler.sources.service_times import ServiceTimes
-from scaler.sources.tabled import TabledModel
 
 LOAD, MOST_RPS = 0.35, 50.0
 """Of what the instance serves without a break, and requests a second at most: none waits for another."""
@@ -53,31 +49,6 @@ class Rehearsed:
     factor: float
     outside_ms: float
     cold_start_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class RehearsedSource:
-    """A latency source whose times are those of a rehearsal.
-
-    Args:
-        source: what was profiled. factors: by function, on its device and host times.
-    """
-
-    source: LatencySource
-    factors: Mapping[str, float]
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return f"{self.source.name}, rehearsed"
-
-    def model(self, function: FunctionSpec) -> LatencyModel:
-        """As `LatencySource.model`."""
-        return TabledModel(self.times(function))
-
-    def times(self, function: FunctionSpec) -> ServiceTimes:
-        """As `LatencySource.times`."""
-        return Scaled(self.source, self.factors.get(function.name, 1.0)).times(function)
 
 
 def rehearse(

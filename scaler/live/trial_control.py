@@ -18,10 +18,11 @@ from scaler.arrivals import RateSteps
 from scaler.core.decision import Resize, Start
 from scaler.core.settings import Settings
 from scaler.functions import FunctionSpec
-from scaler.live.rehearsal import Rehearsed, RehearsedSource
+from scaler.live.rehearsal import Rehearsed
 from scaler.live.tick import Happening, Mode, Tick
 from scaler.sources.base import LatencySource
 from scaler.sources.opening import open_source
+from scaler.sources.scaled import Scaled
 
 END_S = 30.0
 """For the controller to end its tick and say what it saw."""
@@ -53,7 +54,7 @@ class Controlled:
             RappError: as `open_source`.
         """
         factors = {name: one.factor for name, one in self.rehearsed.items()}
-        return RehearsedSource(open_source(self.plan), factors)
+        return Scaled(open_source(self.plan), factors)
 
 
 @dataclass(frozen=True, slots=True)

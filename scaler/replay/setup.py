@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from rapp.errors import ConfigError
-from rapp.latency_model import LatencyModel
 from rapp.profiles import PairTable
 from rapp.types import FloatArray
 from scaler.arrivals import RateSteps
@@ -29,8 +28,8 @@ from scaler.policies.base import Policy
 from scaler.replay.chaos import Chaos
 from scaler.replay.physics import Physics
 from scaler.sources.base import LatencySource, check_objective, memory_mib
+from scaler.sources.scaled import Scaled
 from scaler.sources.service_times import ServiceTimes
-from scaler.sources.tabled import TabledModel
 
 KNOW_DEMAND = ("static", "oracle")
 """Policies that are told the demand beforehand."""
@@ -208,36 +207,6 @@ class ReplaySetup:
             if known in self.__dict__:
                 made.__dict__[known] = self.__dict__[known]
         return made
-
-
-@dataclass(frozen=True, slots=True)
-class Scaled:
-    """A latency source whose execution times are wrong by a factor.
-
-    Args:
-        source: the right one. factor: on device and host time.
-    """
-
-    source: LatencySource
-    factor: float
-
-    @property
-    def name(self) -> str:
-        """The source's, and the factor."""
-        return f"{self.source.name}, times x {self.factor:g}"
-
-    def model(self, function: FunctionSpec) -> LatencyModel:
-        """The scaled times as a model."""
-        return TabledModel(self.times(function))
-
-    def times(self, function: FunctionSpec) -> ServiceTimes:
-        """The source's, scaled."""
-        right = self.source.times(function)
-        gate = right.gate
-        if gate is not None:
-            gate = replace(gate, latency_ms=gate.latency_ms * self.factor)
-        device_ms, host_ms = right.device_ms * self.factor, right.host_ms * self.factor
-        return replace(right, source=self.name, device_ms=device_ms, host_ms=host_ms, gate=gate)
 
 
 def _check_arrivals(name: str, arrivals: FloatArray, end_s: float) -> None:

@@ -20,12 +20,13 @@ from scaler.live.foretelling import foretold
 from scaler.live.live import Compared
 from scaler.live.load_records import LoadRecords
 from scaler.live.load_report import LoadFigures, LoadReport
-from scaler.live.rehearsal import Rehearsed, RehearsedSource
+from scaler.live.rehearsal import Rehearsed
 from scaler.live.swing import HIGH, swing, write_rates
 from scaler.live.tick import Mode, Tick
 from scaler.live.trial import Outcome, Trial
 from scaler.live.trial_control import Controlled, Sample, Samples, gpu_seconds
 from scaler.sources.opening import open_source
+from scaler.sources.scaled import Scaled
 from scaler.trace import ArrivalProcess, Trace
 
 WHY = Reason.POLICY
@@ -133,7 +134,7 @@ def test_a_comparison_tells_how_far_off_it_was_and_is_json() -> None:
 def test_rehearsed_times_are_those_of_the_plan_times_the_factor_of_the_function() -> None:
     plain = open_source("constant:20,5")
     known, other = spec(), spec().model_copy(update={"name": "g"})
-    source = RehearsedSource(plain, {"f": 1.25})
+    source = Scaled(plain, {"f": 1.25})
     assert source.times(known).base_ms() == pytest.approx(1.25 * plain.times(known).base_ms())
     assert source.times(other).base_ms() == pytest.approx(plain.times(other).base_ms())
 
