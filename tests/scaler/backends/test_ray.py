@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from rapp.errors import ConfigError, RappError
 from rapp.types import ResourceConfig
@@ -31,29 +30,18 @@ from scaler.testing.fleet import times_of
 from scaler.testing.simple_policy import SimplePolicy
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
-cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytest.importorskip("ray.cluster_utils")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ray_nodes import WEIGHTS, network, two_nodes  # noqa: E402
 
 from scaler.backends.ray import RayBackend  # noqa: E402
 from scaler.backends.ray_lease import RayLease  # noqa: E402
 from scaler.backends.ray_names import LEASE, NAMESPACE  # noqa: E402
 from scaler.backends.ray_queue import DeadlineError, FailedError, RefusedError  # noqa: E402
 
-WEIGHTS = np.random.default_rng(5).standard_normal((8, 3)).astype(np.float32)
 HALF = ResourceConfig(50.0, 40.0, 2)
 """One of a node's two cores."""
-
-
-def network(path: Path) -> str:
-    """y = x W with random W, at batch 1 as most files are."""
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "W"], ["y"])],
-        "product",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
-        [numpy_helper.from_array(WEIGHTS, "W")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +55,9 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> FunctionSpec:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
-    """A cluster of two nodes of two cores; the second one can be killed."""
-    settings = {
-        # Each worker process is a second of CPU: none is started before it is needed.
-        "enable_worker_prestart": False,
-        "prestart_worker_first_driver": False,
-        # A node that is gone is known to be within seconds, not a quarter of a minute.
-        "health_check_period_ms": 500,
-        "health_check_failure_threshold": 4,
-    }
-    cluster = cluster_utils.Cluster(
-        initialize_head=True,
-        connect=False,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "_system_config": settings},
-    )
-    cluster.second = cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
-    try:
+    """A cluster of two nodes."""
+    with two_nodes() as cluster:
         yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -209,30 +179,38 @@ def test_a_router_that_is_lost_is_started_anew(backend: RayBackend) -> None:
 
 
 @pytest.fixture
-def unled(joined: Any) -> str:
-    """Address of a cluster whose lease nobody has."""
-    with suppress(ValueError):
-        ray.kill(ray.get_actor(LEASE, NAMESPACE))
-    address: str = joined.address
-    return address
+def new_lease(joined: Any) -> Iterator[Callable[..., RayLease]]:
+    """Makes leases of the cluster, which nobody has at first, and lets go of them in the end.
+
+    They share the lease's actor with the tests before: a new one would be a new process for each test.
+    """
+    made: list[RayLease] = []
+
+    def new(duration_s: float = 60.0, **given: Any) -> RayLease:
+        made.append(RayLease(joined.address, duration_s, **given))
+        return made[-1]
+
+    yield new
+    for one in made:
+        one.release()
 
 
 class TestRayLease(LeaseContract):
     @pytest.fixture
-    def lease(self, unled: str) -> RayLease:
-        self.address = unled
-        return RayLease(unled, 60.0)
+    def lease(self, new_lease: Callable[..., RayLease]) -> RayLease:
+        self.new_lease = new_lease
+        return new_lease()
 
     def another(self, lease: Lease) -> Lease:
-        return RayLease(self.address, 60.0)
+        return self.new_lease()
 
     def expire(self, lease: Lease) -> None:
         # What a keeper does once the time is over is what it does once the holder lets go.
         ray.get(ray.get_actor(LEASE, NAMESPACE).release.remote(lease.holder))
 
 
-def test_a_lease_is_over_with_its_time(unled: str) -> None:
-    first, second = (RayLease(unled, 1.0, holder=name) for name in ("first", "second"))
+def test_a_lease_is_over_with_its_time(new_lease: Callable[..., RayLease]) -> None:
+    first, second = (new_lease(1.0, holder=name) for name in ("first", "second"))
     assert first.lead()
     assert not second.lead()
     assert first.lead(), "it renews its own"
@@ -244,6 +222,26 @@ def test_a_lease_is_over_with_its_time(unled: str) -> None:
     time.sleep(1.1)
     assert second.lead(), "the first did not renew"
     assert not first.lead()
+
+
+def test_a_lease_whose_actor_is_lost_is_free_and_its_terms_go_on(new_lease: Callable[..., RayLease]) -> None:
+    first, second = new_lease(), new_lease()
+    assert first.lead()
+    term = first.term
+    ray.kill(ray.get_actor(LEASE, NAMESPACE))
+    end_s = time.monotonic() + 20
+    while not _leads(second):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    # The new actor knows nothing of the old one's terms; routers do.
+    assert second.term > term
+    assert not first.lead()
+
+
+def _leads(lease: RayLease) -> bool:
+    with suppress(BackendError):
+        return lease.lead()
+    return False
 
 
 def test_an_address_without_a_cluster_is_one_line(joined: Any, spec: FunctionSpec) -> None:
