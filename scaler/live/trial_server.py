@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rapp.errors import RappError
 from scaler.backends.local import Local
 from scaler.core.observation import InstanceView, Phase
+from scaler.serving.spawned import spawned
 
 START_S = 120.0
-"""Time for a server to listen and for its first instances to be ready."""
+"""Time for its first instances to be ready."""
 
 POLL_S = 0.05
-
-_SERVING_AT = re.compile(r"serving at (http://\S+);")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +73,8 @@ def serving(functions_file: Path, folder: Path) -> Iterator[TrialServer]:
     Raises:
         RappError: it ends instead of listening, or does not listen in time.
     """
-    token_file, log = folder / "token", folder / "serve.log"
-    # The console script may not be on PATH.
-    command = [sys.executable, "-c", "from rapp.cli.main import main; main()", "serve"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, str(functions_file), "--port", "0", "--token-file", str(token_file)],
-            stdout=output,
-            stderr=output,
-            # In a group of its own: Ctrl-C is for this process, which ends it.
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
-        )
-    try:
-        yield TrialServer(_url(process, log), token_file, process.pid)
-    finally:
-        _end(process)
-
-
-def _url(process: subprocess.Popen[bytes], log: Path) -> str:
-    end_s = time.monotonic() + START_S
-    while True:
-        text = log.read_text(errors="replace")
-        found = _SERVING_AT.search(text)
-        if found:
-            return found[1]
-        if process.poll() is not None:
-            last = text.strip().splitlines()[-1] if text.strip() else f"exit code {process.returncode}"
-            raise RappError(f"rapp serve ended: {last.removeprefix('error: ')}")
-        if time.monotonic() > end_s:
-            raise RappError(f"rapp serve does not listen after {START_S:g} s: see {log}")
-        time.sleep(POLL_S)
+    with spawned(functions_file, folder) as server:
+        yield TrialServer(server.url, server.token_file, server.process.pid)
 
 
 def _note(one: InstanceView, began: dict[str, float], took: dict[str, float]) -> None:
@@ -116,13 +82,3 @@ def _note(one: InstanceView, began: dict[str, float], took: dict[str, float]) ->
         began[one.id] = one.since_s
     elif one.phase == Phase.READY and one.id in began:
         took[one.function] = max(took.get(one.function, 0.0), one.since_s - began.pop(one.id))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-    if process.poll() is None:
-        process.kill()
-        process.wait()

@@ -11,17 +11,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rapp.fileio import atomic_path
+from scaler.serving.spawned import spawned
 
 PATIENCE_S = 60.0
 """For what takes a second on an idle machine."""
@@ -143,42 +143,11 @@ def running(folder: Path, functions: Sequence[Mapping[str, Any]], *arguments: st
     Args:
         folder: where its files go; networks are relative to it. arguments: more of `rapp serve`.
     """
-    file, token_file, log = folder / "functions.yaml", folder / "token", folder / "serve.log"
+    file = folder / "functions.yaml"
     with atomic_path(file) as path:
         # YAML reads JSON.
         path.write_text(json.dumps({"version": 1, "functions": list(functions)}))
-    # The console script may not be on PATH.
-    command = [sys.executable, "-c", "from rapp.cli.main import main; main()"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "serve", str(file), "--port", "0", "--token-file", str(token_file), *arguments],
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        )
-    try:
-        port = _port(process, log)
-        server = RunningServer(process, port, token_file.read_text().strip(), log)
-        yield server
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """Read from what it prints when it listens."""
-    marker, end_s = "serving at http://127.0.0.1:", time.monotonic() + PATIENCE_S
-    while True:
-        text = log.read_text(errors="replace")
-        _, found, rest = text.partition(marker)
-        digits = rest.partition(";")[0]
-        if found and digits.isdigit() and ";" in rest:
-            return int(digits)
-        assert process.poll() is None, f"the server ended: {text}"
-        assert time.monotonic() < end_s, f"the server does not listen: {text}"
-        time.sleep(_POLL_S)
+    with spawned(file, folder, *arguments, environment={"OMP_NUM_THREADS": "1"}) as server:
+        port = urlsplit(server.url).port
+        assert port is not None
+        yield RunningServer(server.process, port, server.token_file.read_text().strip(), server.log)
