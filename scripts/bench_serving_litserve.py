@@ -7,15 +7,14 @@ LitServe reads JSON or forms by itself: the dependency below has FastAPI hand ov
 """
 
 # No `from __future__ import annotations`: LitServe looks at the annotations themselves.
-import sys
 from typing import Annotated, Any
 
 import litserve
 import numpy as np
-import onnxruntime
+from bench_serving_peer import Session, arguments
 from fastapi import Depends, Request, Response
 
-NETWORK, PORT, BATCH = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+NETWORK, PORT, BATCH = arguments()
 
 
 async def raw_body(request: Request) -> bytes:
@@ -24,23 +23,16 @@ async def raw_body(request: Request) -> bytes:
 
 class Network(litserve.LitAPI):
     def setup(self, device: str) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(NETWORK, options, providers=["CPUExecutionProvider"])
-        (value,) = self.session.get_inputs()
-        self.name, self.shape = value.name, value.shape[1:]
-        for batch in range(1, BATCH + 1):
-            self.session.run(None, {self.name: np.zeros((batch, *self.shape), np.float32)})
+        self.session = Session(NETWORK, BATCH)
 
     def decode_request(self, request: Annotated[bytes, Depends(raw_body)]) -> Any:
-        return np.frombuffer(request, np.float32).reshape(self.shape)
+        return self.session.sample(request)
 
     def batch(self, inputs: list[Any]) -> Any:
         return np.stack(inputs)
 
     def predict(self, x: Any) -> Any:
-        return self.session.run(None, {self.name: x if BATCH > 1 else x[None]})[0]
+        return self.session.run(x if BATCH > 1 else x[None])
 
     def unbatch(self, output: Any) -> list[Any]:
         return list(output)

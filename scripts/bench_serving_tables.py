@@ -84,7 +84,7 @@ def _peers(rows: list[Row]) -> Iterator[str]:
         ratios = [
             mine["saturation"]["rps"] / our["saturation"]["rps"] for mine, our in zip(own, ours, strict=False)
         ]
-        ratio = "" if name == "rapp" else _spread(ratios, 2)
+        ratio = "" if name == "rapp" or not ratios else _spread(ratios, 2)
         errors = sum(
             sum(row[part]["errors"].values()) for row in own for part in ("saturation", "own", "same")
         )
@@ -93,7 +93,7 @@ def _peers(rows: list[Row]) -> Iterator[str]:
             f" | {_percentiles(own, 'own')} | {_percentiles(own, 'same')}"
             f" | {np.median([row['same']['cpu_ms'] for row in own]):.2f} | {errors} |"
         )
-    yield f"\nThe same rate: {_range([row['same']['rate_rps'] for row in ours])} rps."
+    yield f"\nThe same rate: {_range([row['same']['rate_rps'] for row in rows])} rps."
 
 
 def _percentiles(rows: list[Row], part: str) -> str:
