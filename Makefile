@@ -6,10 +6,12 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TIMED := autoscale live load serve profile_cpu profile_ends profile_gpu
 # Tests that start no server and measure no time: on all cores. The others run one after another.
 APART := $(addprefix tests/,$(addprefix rapp/,graph inference model profiles report training) \
 	$(addprefix scaler/,capacity core forecast policies replay sources)) \
 	$(wildcard tests/scaler/test_*.py) \
+	$(filter-out $(addprefix %/test_,$(addsuffix .py,$(TIMED))),$(wildcard tests/rapp/cli/test_*.py)) \
 	$(filter-out %/test_doctor.py %/test_doctor_gpu.py %/test_recommend.py,$(wildcard tests/rapp/test_*.py))
 EXTRAS := cpu,train,plot,fast,forecast,ray,serve,kubernetes,dev
 
