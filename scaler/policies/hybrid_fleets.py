@@ -206,18 +206,17 @@ def _of_number(table: PlanTable, number: int) -> tuple[FloatArray, FloatArray, F
     return served, served[:, -1], sms_pct, sms_pct / 100 * (1.0 + PER_INSTANCE * number)
 
 
-def largest(table: PlanTable, wanted: Wanted, more_than_rps: float = 0.0) -> list[Fleet]:
+def largest(table: PlanTable, wanted: Wanted, now: Fleet | None = None) -> list[Fleet]:
     """Fleets that use the room that there is, those that serve most first.
 
     Args:
-        more_than_rps: those that serve less at full quota are left out.
+        now: what is there; if it is given, more of the same.
     """
     found = []
-    for sm_pct in LARGEST_SM_PCT:
+    for sm_pct in LARGEST_SM_PCT if now is None else (now.sm_pct,):
         fitting = [number for number in NUMBERS if number * sm_pct <= wanted.room_pct + TOLERANCE]
         if sm_pct >= table.sm_pct[0] and fitting and fitting[-1] >= wanted.least:
             found.append(Fleet(fitting[-1], sm_pct))
-    found = [fleet for fleet in found if most_rps(table, fleet) >= more_than_rps]
     return sorted(found, key=lambda fleet: (-most_rps(table, fleet), fleet))
 
 

@@ -24,9 +24,6 @@ LOOK_S = 5.0
 HEADROOM_LEFT = 0.75
 """Part of the headroom that a fleet is chosen with which has to be left: below it another is needed."""
 
-WORTH_MORE = 1.1
-"""How much more a fleet has to serve than what is there for a change to it, where none serves the demand."""
-
 
 class FunctionStep:
     """One function at one tick."""
@@ -147,14 +144,17 @@ class FunctionStep:
         if now is not None and not self._yields:
             best = now, max(hybrid_fleets.most_rps(self.table, now), self.own.rate_rps())
         cold_start_s = self.case.spec.cold_start_s
+        goals: list[Wanted | None] = [wanted, replace(wanted, most_rps=wanted.rps)]
+        if best[0] is None or self.room.scarcity == 0:
+            goals.append(None)
         # The full headroom; if there is no room for it, what is expected; if there is none, what serves most.
-        for goal in (wanted, replace(wanted, most_rps=wanted.rps), None):
+        for goal in goals:
             if best[1] >= (wanted.rps if goal is None else goal.most_rps):
                 break
             if goal is not None:
                 fleets = hybrid_fleets.needed(self.table, now, goal, cold_start_s)
             else:
-                fleets = hybrid_fleets.largest(self.table, wanted, WORTH_MORE * best[1])
+                fleets = hybrid_fleets.largest(self.table, wanted, None if best[0] is None else now)
             for fleet in fleets:
                 missing = self.own.missing(fleet)
                 room = missing if self._yields else self.own.room(fleet)
