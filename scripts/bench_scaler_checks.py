@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_scaler_run import Places, Saved
-from bench_scaler_times import NETWORKS, ROOT, spec_of
+from bench_scaler_run import Places
+from bench_scaler_times import NETWORKS, ROOT, Saved, spec_of
 
 from rapp.fileio import atomic_path
 from scaler.arrivals import ArrivalProcess

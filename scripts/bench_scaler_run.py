@@ -17,28 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from bench_scaler_cells import GPUS, MULTIPLIER, Cell, seeds, trace_of
-from bench_scaler_times import ROOT, read_times, spec_of
+from bench_scaler_times import ROOT, Saved, read_times, spec_of
 
 from rapp.errors import ConfigError, InfeasibleError
 from rapp.fileio import atomic_path
-from rapp.latency_model import LatencyModel
 from scaler.arrivals import RateSteps
 from scaler.bound import cheapest_request, tail_gpu_share
 from scaler.core.decision import Decision
 from scaler.core.observation import Observation, Phase
-from scaler.functions import FunctionSpec
 from scaler.packing import TOLERANCE
 from scaler.policies import registry
 from scaler.replay.result import Figures, ReplayResult
 from scaler.replay.runner import replay
 from scaler.replay.setup import Gpus, ReplaySetup
-from scaler.sources.service_times import ServiceTimes
-from scaler.sources.tabled import TabledModel
 from scaler.trace import Trace
 
 OF_POLICIES = ("scaler.policies", "scaler.capacity")
 COMMON = (
-    "arrivals.py", "functions.py", "packing.py", "trace.py", "core/*.py", "forecast/*.py", "sources/*.py",
+    "arrivals.py", "functions.py", "gpu.py", "packing.py", "trace.py",
+    "core/*.py", "forecast/*.py", "sources/*.py",
     "replay/cluster.py", "replay/compiling.py", "replay/device.py", "replay/events.py", "replay/physics.py",
     "replay/runner.py", "replay/view.py",
 )  # fmt: skip
@@ -69,27 +66,6 @@ class Places:
     def file(self, cell: Cell, policy: str, part: int) -> Path:
         """A policy's part of a cell."""
         return self.out / "cells" / cell.key / f"{part}-{policy}.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Execution times from files, as a latency source."""
-
-    folder: Path
-    name: str
-
-    def times(self, function: FunctionSpec) -> ServiceTimes:
-        """Those of the function's network."""
-        return _times(self.folder, self.name, function.network_name)
-
-    def model(self, function: FunctionSpec) -> LatencyModel:
-        """The same as a model."""
-        return TabledModel(self.times(function))
-
-
-@lru_cache(maxsize=64)
-def _times(folder: Path, source: str, network: str) -> ServiceTimes:
-    return read_times(folder, source, network)
 
 
 def missing(cell: Cell, part: int, places: Places, keep: Collection[str] = ()) -> list[str]:
@@ -233,7 +209,7 @@ def _tail(cell: Cell, trace: Trace, places: Places) -> float | None:
     """GPU-seconds of the load with instances that change at once and for nothing, objective included."""
     total = 0.0
     for network in cell.functions:
-        times, spec = _times(places.times, "truth", network), spec_of(network, MULTIPLIER)
+        times, spec = read_times(places.times, "truth", network), spec_of(network, MULTIPLIER)
         steps = trace.load[None]
         assert isinstance(steps, RateSteps)
         share = tail_gpu_share(times, MULTIPLIER * times.base_ms(), spec.slo_quantile, spec.max_batch, steps)

@@ -11,14 +11,18 @@ the cells load neither torch nor ONNX Runtime.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from rapp.fileio import atomic_path
+from rapp.latency_model import LatencyModel
 from scaler.functions import FunctionSpec
 from scaler.sources.base import LatencySource
 from scaler.sources.service_times import ServiceTimes
+from scaler.sources.tabled import TabledModel
 
 ROOT = Path(__file__).parent.parent
 GRAPHS = ROOT / "datasets" / "graphs"
@@ -40,12 +44,29 @@ def spec_of(network: str, multiplier: float = 2.0) -> FunctionSpec:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
 def read_times(folder: Path, source: str, network: str) -> ServiceTimes:
     """What `make_times` wrote."""
     with np.load(folder / f"{source}-{network}.npz", allow_pickle=False) as file:
         return ServiceTimes(
             network, source, *(file[name] for name in ("sm_pct", "batch", "device_ms", "host_ms", "upper"))
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Execution times from files, as a latency source."""
+
+    folder: Path
+    name: str
+
+    def times(self, function: FunctionSpec) -> ServiceTimes:
+        """Those of the function's network."""
+        return read_times(self.folder, self.name, function.network_name)
+
+    def model(self, function: FunctionSpec) -> LatencyModel:
+        """The same as a model."""
+        return TabledModel(self.times(function))
 
 
 def make_times(folder: Path, protocols: Path, v100: str) -> None:
