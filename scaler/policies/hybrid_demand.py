@@ -61,9 +61,11 @@ MARGINS = (0.8, 1.5)
 """Bounds of the margin: by some 20 % the capacity of instances errs on the safe side, and even arrivals need
 less than Poisson ones; 1.5 is for a model that is wrong by as much."""
 
-LATE, EARLY = 1.005, 0.999
-"""Factor of the margin for a tick with the latency's quantile above the objective, and below `EARLY_BELOW` of
-it. A late answer is seen for some ticks, so it is to be small; a few minutes undo what a minute did."""
+LATE, EARLY, IN_TIME = 1.005, 0.999, 0.9998
+"""Factor of the margin for a tick with the latency's quantile above the objective; below `EARLY_BELOW` of it;
+and in between, for a margin above 1. A late answer is seen for some ticks, so the first is to be small; a few
+minutes undo what a minute did. Where a batch alone takes nearly the objective answers are never early, and a
+margin that once was needed would stay: it is given back within hours."""
 
 EARLY_BELOW = 0.92
 """Part of the objective below which the quantile of the latency is early."""
@@ -157,7 +159,7 @@ def backlog_of(case: Case) -> float:
 
 def _margin(margin: float, latency: float) -> float:
     """The margin a tick later; `latency` in objectives."""
-    factor = LATE if latency > 1 else EARLY if latency < EARLY_BELOW else 1.0
+    factor = LATE if latency > 1 else EARLY if latency < EARLY_BELOW else IN_TIME if margin > 1 else 1.0
     return min(max(margin * factor, MARGINS[0]), MARGINS[1])
 
 

@@ -109,6 +109,13 @@ def test_late_answers_raise_the_margin_once_it_is_calm_and_early_ones_lower_it(c
     assert seen(case, calm, latency_ms=150.0, queue=100)["margin"] == 1.0
 
 
+def test_a_margin_above_1_is_given_back_while_answers_are_in_time(case: Cases) -> None:
+    raised = seen(case, [50.0] * 60, latency_ms=150.0)
+    kept = seen(case, [50.0] * 100, raised, latency_ms=95.0)
+    assert 1.0 < kept["margin"] < 0.99 * raised["margin"]
+    assert seen(case, [50.0] * 20, kept, latency_ms=150.0)["margin"] > kept["margin"]
+
+
 @given(rates=st.lists(st.none() | st.floats(0, 2000), max_size=60), queue=st.integers(0, 500))
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_comes_rates_are_in_order(case: Cases, rates: list[float | None], queue: int) -> None:
