@@ -27,7 +27,7 @@ class Ended:
         return self.err.removeprefix("error: ").rstrip("\n")
 
     def printed(self) -> str:
-        """What a command that ended well printed: it fits a terminal of 80 columns, but for paths of tests."""
+        """What a command that ended well printed: it fits 80 columns, but for paths of tests."""
         assert self.code == 0, self.err
         lines = [line for line in self.out.splitlines() if tempfile.gettempdir() not in line]
         assert max(map(len, lines), default=0) <= 80, self.out
