@@ -41,15 +41,13 @@ class FunctionStep:
         self.table, self._gain = planned_table(case)
         # Functions look for rivals in turn, so that a tick never looks for those of all.
         looked_s = now_s - LOOK_S * (number % 5) / 5
-        demand, none = hybrid_demand.start(), None
         new: Mapping[str, Any] = {
-            "demand": demand,
-            "fleet": none,
+            "demand": hybrid_demand.start(),
+            "fleet": None,
             "savings": {},
             "looked_s": looked_s,
             "short": False,
             "waits_s": None,
-            "need_pct": None,
         }
         before = new if memory is None else memory
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
@@ -186,11 +184,8 @@ class FunctionStep:
         late = self.demand.backlog > 0 or (self.case.latency_ms or 0.0) > self.case.slo_ms
         if not late or any(member.phase != Phase.READY for member in self.own.live.values()):
             return None
-
-        def fits(sm_pct: float, most: int) -> int:
-            return self.own.room_without(sm_pct, wanted.least, most)
-
         cold_start_s, expected_rps = self.case.spec.cold_start_s, self.case.forecast.mean_rps / self._gain
+        fits = self.own.room_without_them(wanted.least)
         fleet = hybrid_exchange.instead(
             self.table, wanted, self.own.rate_rps(), expected_rps, cold_start_s, fits
         )

@@ -5,7 +5,7 @@ Every change is tried on the pool at once, so that what comes after it sees the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rapp.types import ResourceConfig
 from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas, most_rate_rps
@@ -72,12 +72,20 @@ class Instances:
         """How many of the instances that are missing there is room for."""
         return hybrid_room.room(self._pool, self._need(self.config(fleet)), self.missing(fleet))
 
-    def room_without(self, sm_pct: float, least: int, most: int) -> int:
-        """How many instances there would be room for if none of these were there, up to `most`."""
+    def room_without_them(self, least: int) -> Callable[[float, int], int]:
+        """How many instances of an SM partition there were room for, up to a number, if these were gone.
+
+        Args:
+            least: instances whose quota is to be had room for.
+        """
         freed = self._pool.copy()
         for id_ in self.live:
             freed.remove(id_)
-        return hybrid_room.room(freed, self._need(self.config(Fleet(least, sm_pct))), most)
+
+        def fits(sm_pct: float, most: int) -> int:
+            return hybrid_room.room(freed, self._need(self.config(Fleet(least, sm_pct))), most)
+
+        return fits
 
     def config(self, fleet: Fleet) -> ResourceConfig:
         """Configuration of each instance of a fleet, once all are there."""
