@@ -58,14 +58,25 @@ def most_rate_rps(table: PlanTable, shares: Sequence[Share]) -> float:
     ) / len(shares)
 
 
-def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -> list[ResourceConfig]:
+class Quotas(NamedTuple):
+    """Quotas for instances.
+
+    Args:
+        configs: of each. served_rps: their rate within the objective together, requests a second.
+    """
+
+    configs: list[ResourceConfig]
+    served_rps: float
+
+
+def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -> Quotas:
     """Configurations at which instances serve a demand with the least quota, the same for all of them.
 
     An instance whose row cannot give so much gets what there is. Where all that the rows can give is not
     enough, they get what serves most; all of it, where nothing is served within the objective.
     """
     if not shares:
-        return []
+        return Quotas([], 0.0)
     served, alike = served_rps(table, len(shares)), _alike(shares)
     if len(alike) == 1:
         total = served[partition(table, shares[0].sm_pct), : _steps(shares[0].most_quota_pct)]
@@ -76,12 +87,13 @@ def least_quotas(table: PlanTable, shares: Sequence[Share], demand_rps: float) -
             total[:most] += count * row[:most]
             total[most:] += count * row[most - 1]
         total /= len(shares)
-    level = int(total.searchsorted(min(demand_rps, total[-1]))) if total[-1] > 0 else len(QUOTAS_PCT) - 1
+    most_rps = float(total[-1])
+    level = int(total.searchsorted(min(demand_rps, most_rps))) if most_rps > 0 else len(QUOTAS_PCT) - 1
     configs = {
         share: _config(table, len(shares), share.sm_pct, min(level, _steps(share.most_quota_pct) - 1))
         for share, _ in alike
     }
-    return [configs[share] for share in shares]
+    return Quotas([configs[share] for share in shares], float(total[min(level, len(total) - 1)]))
 
 
 def _alike(shares: Sequence[Share]) -> Sequence[tuple[Share, int]]:

@@ -81,7 +81,8 @@ class PlanTable:
 
     Attributes:
         sm_axis: `sm_pct` as a tuple, which is searched faster.
-        unhindered_rps: what one instance could do if requests might wait for ever, requests a second.
+        unhindered_rps: what one instance could do if requests never waited, but for batches that take longer
+            than the objective, requests a second.
     """
 
     def __init__(
@@ -98,7 +99,10 @@ class PlanTable:
         self.sm_axis: tuple[float, ...] = tuple(sm_pct.tolist())
         self._device_ms, self._pace_ms = device_ms, pace_ms
         self._slo_ms, self._quantile, self._window_ms = slo_ms, quantile, window_ms
-        self.unhindered_rps = 1e3 * float((np.arange(1, pace_ms.shape[-1] + 1) / pace_ms).max())
+        each = 1e3 * np.arange(1, pace_ms.shape[-1] + 1) / pace_ms
+        by_sm = np.where(pace_ms <= slo_ms, each, 0.0).max(axis=1)
+        self._unhindered_rps: list[float] = np.maximum.accumulate(by_sm).tolist()
+        self.unhindered_rps = self._unhindered_rps[-1]
         self._rates: dict[int, NDArray[np.float32]] = {}
         self._plans: dict[tuple[int, float, float], Plan | None] = {}
 
@@ -121,6 +125,11 @@ class PlanTable:
             rates *= (at_knots[..., low] > 0) | (share == 1.0)
             self._rates[number] = rates.astype(np.float32)
         return self._rates[number]
+
+    def unhindered_within(self, sm_pct: float) -> float:
+        """`unhindered_rps` of SM partitions up to one, requests a second."""
+        at = bisect_right(self.sm_axis, sm_pct + 1e-9)
+        return self._unhindered_rps[at - 1] if at else 0.0
 
     def rate_rps(self, number: int, config: ResourceConfig) -> float:
         """Rate within the objective of `number` instances of a configuration.

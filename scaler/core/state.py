@@ -10,7 +10,7 @@ from rapp.errors import RappError
 from rapp.types import ResourceConfig
 from scaler.core.correction import Correction
 
-VERSION = 2
+VERSION = 3
 
 
 class StateError(RappError):

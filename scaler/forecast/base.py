@@ -69,7 +69,8 @@ class Forecaster(Protocol):
 def upper(mean_rps: float, variance: float, quantile: float) -> Forecast:
     """A forecast of a mean and a variance, rps^2, with the quantile of a normal distribution."""
     mean = max(mean_rps, 0.0)
-    return Forecast(mean, mean + normal_quantile(quantile) * math.sqrt(max(variance, 0.0)))
+    deviation = math.sqrt(variance) if variance > 0.0 else 0.0
+    return Forecast(mean, mean + normal_quantile(quantile) * deviation)
 
 
 @lru_cache(maxsize=64)

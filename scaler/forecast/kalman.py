@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from scaler.forecast.base import Forecast, State, upper
@@ -107,24 +108,29 @@ class Kalman:
         if not state["filters"]:
             return Forecast(0.0, 0.0)
         poisson, tick_s = _unit(state), state["tick_s"]
-        # Sum of the trend's damped steps to the horizon.
-        reach = DAMPING * (1.0 - DAMPING**horizon_s) / (1.0 - DAMPING)
-        drift = horizon_s * reach * reach / 3.0
+        reach, moving = _until(horizon_s)
         mean = square = 0.0
-        for (level, trend, p_ll, p_lt, p_tt, scale), mode, weight in zip(
-            state["filters"], MODES, state["weights"], strict=True
+        for (level, trend, p_ll, p_lt, p_tt, scale), gained, weight in zip(
+            state["filters"], moving, state["weights"], strict=True
         ):
             rps = level + reach * trend
             if rps < 0.0:
                 rps = 0.0
-            moving = mode.level * horizon_s + mode.trend * drift
-            variance = scale * (p_ll + 2.0 * reach * p_lt + reach * reach * p_tt + moving)
+            variance = scale * (p_ll + reach * (2.0 * p_lt + reach * p_tt) + gained)
             if scale > 1.0:
                 # Of a tick's own scatter only what a Poisson process does not explain is one of the rate.
                 variance += (scale - 1.0) / tick_s
             mean += weight * rps
             square += weight * (rps * rps + poisson * variance)
         return upper(mean, square - mean * mean, quantile)
+
+
+@lru_cache(maxsize=1024)
+def _until(horizon_s: float) -> tuple[float, tuple[float, ...]]:
+    """Sum of the trend's damped steps to the horizon; the variance that each filter's level gains until then."""
+    reach = DAMPING * (1.0 - DAMPING**horizon_s) / (1.0 - DAMPING)
+    drift = horizon_s * reach * reach / 3.0
+    return reach, tuple(mode.level * horizon_s + mode.trend * drift for mode in MODES)
 
 
 def rescaled(state: State, factor: float) -> State:
@@ -148,14 +154,11 @@ def _begun(rps: float, dt_s: float, exposure: float) -> dict[str, Any]:
 def _moved(one: list[float], mode: Mode, damping: float, dt_s: float) -> list[float]:
     """One filter after `dt_s` seconds without news."""
     level, trend, p_ll, p_lt, p_tt, scale = one
+    trend, p_lt, p_tt = damping * trend, damping * p_lt, damping * damping * p_tt
     return [
-        level + damping * trend,
-        damping * trend,
-        p_ll + 2.0 * damping * p_lt + damping * damping * p_tt + mode.level * dt_s,
-        damping * p_lt + damping * damping * p_tt,
-        damping * damping * p_tt + mode.trend * dt_s,
-        scale,
-    ]
+        level + trend, trend, p_ll + 2.0 * p_lt + p_tt + mode.level * dt_s, p_lt + p_tt,
+        p_tt + mode.trend * dt_s, scale,
+    ]  # fmt: skip
 
 
 def _correct(one: list[float], rps: float, seen_s: float, poisson: float, rate: float) -> float:
@@ -163,22 +166,19 @@ def _correct(one: list[float], rps: float, seen_s: float, poisson: float, rate: 
     level, trend, p_ll, p_lt, p_tt, scale = one
     total = p_ll + 1.0 / seen_s
     error, by_level, by_trend = rps - level, p_ll / total, p_lt / total
-    surprise = error * error / (total * poisson)
+    surprise, kept = error * error / (total * poisson), 1.0 - by_level
+    learned = scale + rate * (surprise - scale)
     one[:] = (
-        level + by_level * error,
-        trend + by_trend * error,
-        p_ll * (1.0 - by_level),
-        p_lt * (1.0 - by_level),
-        p_tt - by_trend * p_lt,
-        max(scale + rate * (surprise - scale), LEAST_SCALE),
-    )
+        level + by_level * error, trend + by_trend * error, p_ll * kept, p_lt * kept, p_tt - by_trend * p_lt,
+        learned if learned > LEAST_SCALE else LEAST_SCALE,
+    )  # fmt: skip
     return -0.5 * math.log(scale * total) - 0.5 * (TAIL + 1.0) * math.log1p(surprise / (scale * TAIL))
 
 
 def _weighed(weights: list[float], fits: list[float], forgetting: float) -> list[float]:
     best = max(fits)
     raw = [weight**forgetting * math.exp(fit - best) for weight, fit in zip(weights, fits, strict=True)]
-    total = sum(raw)
-    floored = [max(one / total, LEAST_WEIGHT) for one in raw]
+    least = LEAST_WEIGHT * sum(raw)
+    floored = [one if one > least else least for one in raw]
     total = sum(floored)
     return [one / total for one in floored]

@@ -44,11 +44,16 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
 from scaler.core.decision import Action
+from scaler.core.observation import Phase
 from scaler.packing import Pool
 from scaler.policies import hybrid_fleets, hybrid_room
 from scaler.policies.base import Case, Memory
-from scaler.policies.hybrid_function import FunctionStep
+from scaler.policies.hybrid_function import FunctionStep, is_due
 from scaler.policies.hybrid_room import Room
+
+MOST_LOOKS = 20
+"""Functions that may look for other fleets at one tick, those first that have waited longest: a tick never
+looks for those of all, and a hundred functions have their turn within `LOOK_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,19 @@ class Hybrid:
         own = {case.spec.name: sum(one.config.sm_pct for one in case.members) for case in cases}
         short = [name for name in own if functions.get(name, {"short": True})["short"]]
         needs = {name: functions[name]["need_pct"] for name in own if name in functions}
-        allowed, scarcity = hybrid_room.allowed_sm_pct(pool, own, short, needs), hybrid_fleets.scarcity(pool)
-        rooms = [Room(allowed[name], scarcity) for name in own]
+        moving = {
+            case.spec.name for case in cases if any(one.phase != Phase.READY for one in case.members)
+        }
+        allowed = hybrid_room.allowed_sm_pct(pool, own, short, needs, moving)
+        scarcity = hybrid_fleets.scarcity(pool)
+        looked_s = {name: functions[name]["looked_s"] for name in own if name in functions}
+        due = sorted((at, name) for name, at in looked_s.items() if is_due(at, now_s))
+        turn = {name for name in own if name not in looked_s} | {name for _, name in due[:MOST_LOOKS]}
         steps = [
-            FunctionStep(functions.get(case.spec.name), case, now_s, pool, room, number)
-            for number, (case, room) in enumerate(zip(cases, rooms, strict=True))
+            FunctionStep(
+                functions.get(name), case, now_s, pool, Room(allowed[name], scarcity), may_look=name in turn
+            )
+            for name, case in zip(own, cases, strict=True)
         ]
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         actions: list[Action] = [action for step in steps for action in step.drains()]

@@ -80,6 +80,8 @@ EMPTY_S = 1.0
 BIN = 1.05
 """Ratio of the rates of two bins of a histogram."""
 
+LOG_BIN = math.log(BIN)
+
 Histogram = Mapping[str, float]
 """Requests in ticks of a rate, by the bin of the rate: the bin n holds rates from BIN^n on."""
 
@@ -106,9 +108,9 @@ class Demand:
 def start() -> dict[str, Any]:
     """Nothing seen.
 
-    The memory holds: `periods`, the last two, [begin, all ticks, surprises] with a histogram each; `peak` and
-    `floor` of them; `held`, [time, upper], those of the last `HOLD_S` that none after them exceeds; `margin`;
-    `rough_s`, when there was a backlog or a surprise.
+    The memory holds: `periods`, the last two, [begin, requests, histogram of all ticks, that of surprises];
+    `peak` and `floor` of them; `held`, [time, upper], those of the last `HOLD_S` that none after them
+    exceeds; `margin`; `rough_s`, when there was a backlog or a surprise.
     """
     return {
         "at_s": None, "periods": [], "peak": 0.0, "floor": 0.0, "held": [], "margin": 1.0, "rough_s": None
@@ -129,7 +131,7 @@ def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, An
             found["rough_s"] = now_s
         surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
         periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
-        requests = sum(sum(everything.values()) for _, everything, _ in periods)
+        requests = sum(period[REQUESTS] for period in periods)
         forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile) * requests
         peak, floor = (_peak_rps(periods, which, forgiven) for which in (ALL, SURPRISES))
         found |= {"periods": periods, "peak": peak, "floor": floor}
@@ -168,7 +170,7 @@ def _known_s(memory: Mapping[str, Any], now_s: float) -> float:
     return float(now_s - memory["periods"][0][0]) if memory["periods"] else 0.0
 
 
-ALL, SURPRISES = 1, 2
+REQUESTS, ALL, SURPRISES = 1, 2, 3
 
 
 def _added(
@@ -176,14 +178,14 @@ def _added(
 ) -> list[list[Any]]:
     """The periods with one more tick."""
     if not periods or now_s - periods[-1][0] > PERIOD_S:
-        periods = [*periods[-1:], [now_s, {}, {}]]
-    begin_s, everything, surprises = periods[-1]
-    key = str(math.floor(math.log(rate_rps) / math.log(BIN)))
+        periods = [*periods[-1:], [now_s, 0.0, {}, {}]]
+    begin_s, total, everything, surprises = periods[-1]
+    key = str(math.floor(math.log(rate_rps) / LOG_BIN))
     requests = rate_rps * dt_s
     everything = {**everything, key: everything.get(key, 0.0) + requests}
     if surprise:
         surprises = {**surprises, key: surprises.get(key, 0.0) + requests}
-    return [*periods[:-1], [begin_s, everything, surprises]]
+    return [*periods[:-1], [begin_s, total + requests, everything, surprises]]
 
 
 def _peak_rps(periods: list[list[Any]], which: int, forgiven: float) -> float:
@@ -192,7 +194,8 @@ def _peak_rps(periods: list[list[Any]], which: int, forgiven: float) -> float:
     What a Poisson process adds to a tick by chance is taken off, one standard deviation of it.
     """
     bins = [(int(key), n) for period in periods for key, n in period[which].items()]
-    for number, requests in sorted(bins, reverse=True):
+    bins.sort(reverse=True)
+    for number, requests in bins:
         forgiven -= requests
         if forgiven < 0:
             rps = float(BIN ** (number + 0.5))

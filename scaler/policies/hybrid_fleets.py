@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from rapp.types import FloatArray
 from scaler.capacity.fleet import MOST_KEPT, partition, served_rps
-from scaler.capacity.plans import DEMAND_STEP, NUMBERS, PER_INSTANCE, PlanTable
+from scaler.capacity.plans import NUMBERS, PER_INSTANCE, PlanTable
 from scaler.packing import TOLERANCE, Pool
 
 START_PRICE = 0.02
@@ -43,6 +43,10 @@ SCARCE_BELOW = ((0.5, 0.0), (0.25, 0.3), (-math.inf, 1.0))
 SCARCITIES = tuple(price for _, price in SCARCE_BELOW)
 """Prices that fleets are looked for with, so that there are some that fit where others do not."""
 
+FLEET_STEP = 1.05
+"""Demands for which fleets are looked for are rounded up to powers of it. Quotas follow the demand itself, so
+what that costs is a little headroom; and fleets are found again while the demand hardly changes."""
+
 LARGEST_SM_PCT = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0)
 """SM partitions that room is filled with where nothing suffices: whole numbers of them about fill a GPU."""
 
@@ -58,6 +62,8 @@ IDLE_SM_PCT = 50.0
 
 MOST_RIVALS = 6
 """Fleets that are kept in mind beside the present one."""
+
+LOG_STEP = math.log(FLEET_STEP)
 
 Savings = Mapping[str, float]
 """What each rival would have saved so far, GPU-seconds, by its name."""
@@ -138,10 +144,16 @@ def cheapest(table: PlanTable, wanted: Wanted, scarcity: float = 0.0) -> Fleet |
 
 
 def options(table: PlanTable, now: Fleet | None, wanted: Wanted) -> list[Fleet]:
-    """Fleets worth looking at: the cheapest of all, with and without scarce SMs, and that of the SM partition
-    that is there."""
-    found = _each(table, wanted, None if now is None else now.sm_pct, SCARCITIES)
-    return list(dict.fromkeys(fleet for fleet in found if fleet is not None))
+    """Fleets worth looking at: the cheapest of all, and that of the SM partition that is there.
+
+    Where SMs are scarce, those for the other prices of them as well: some may fit where others do not.
+    """
+    prices = SCARCITIES if wanted.scarcity > 0 else (0.0,)
+    return _found(_each(table, wanted, None if now is None else now.sm_pct, prices))
+
+
+def _found(fleets: Iterable[Fleet | None]) -> list[Fleet]:
+    return list(dict.fromkeys(fleet for fleet in fleets if fleet is not None))
 
 
 def _each(
@@ -150,7 +162,7 @@ def _each(
     """The cheapest fleet for each price of scarce SMs; and of one SM partition, if it is given."""
     # Rates in steps, so that answers are found again while the demand hardly changes.
     rps_step, most_step = (
-        math.ceil(math.log(max(rps, 1e-3)) / math.log(DEMAND_STEP) - 1e-9)
+        math.ceil(math.log(max(rps, 1e-3)) / LOG_STEP - 1e-9)
         for rps in (wanted.rps, max(wanted.most_rps, wanted.rps))
     )
     s = None if sm_pct is None else partition(table, sm_pct)
@@ -167,7 +179,7 @@ def _cheapest(
     scarcities: tuple[float, ...],
     room_pct: float,
 ) -> tuple[Fleet | None, ...]:
-    rps, most = DEMAND_STEP**rps_step, DEMAND_STEP**most_step
+    rps, most = FLEET_STEP**rps_step, FLEET_STEP**most_step
     without_quota = np.array(scarcities)[:, None]
     # One search for each price; the last one, of one SM partition, is among fleets without scarce SMs.
     searches = len(scarcities) + (s is not None)
@@ -175,11 +187,14 @@ def _cheapest(
     worse = [0] * searches
     for number in NUMBERS[bisect_left(NUMBERS, least) :]:
         fits = number * table.sm_axis[0] <= room_pct + TOLERANCE
-        if number * table.unhindered_rps < most and fits:
+        if fits and number * table.unhindered_within(room_pct / number) < most:
             continue
         served, most_rps, sms_pct, share = _of_number(table, number)
+        suits = (most_rps >= most) & (sms_pct <= room_pct + TOLERANCE)
+        if fits and not suits.any():
+            continue
         quota = ((served >= rps).argmax(axis=1) + 1.0) / served.shape[1]
-        share = np.where((most_rps >= most) & (sms_pct <= room_pct + TOLERANCE), share, np.inf)
+        share = np.where(suits, share, np.inf)
         prices = share * (quota + without_quota * (1.0 - quota))
         found = [(float(price[at]), at) for price, at in zip(prices, prices.argmin(axis=1), strict=True)]
         if s is not None:
@@ -189,7 +204,8 @@ def _cheapest(
                 best[i], worse[i] = (price, Fleet(number, table.sm_axis[at])), 0
             elif best[i][1] is not None or not fits:
                 worse[i] += 1
-        if min(worse) >= PATIENCE:
+        # A partition that needs still more instances than all others is not waited for.
+        if min(worse[: len(scarcities)]) >= PATIENCE and (worse[-1] >= PATIENCE or best[-1][1] is None):
             break
     return tuple(fleet for _, fleet in best)
 
@@ -246,17 +262,22 @@ def price(table: PlanTable, now: Fleet | None, fleet: Fleet, wanted: Wanted, col
     return paid
 
 
-def needed(table: PlanTable, now: Fleet | None, wanted: Wanted, cold_start_s: float) -> list[Fleet]:
+def needed(table: PlanTable, now: Fleet | None, wanted: Wanted, cold_start_s: float) -> Iterator[Fleet]:
     """Fleets to go to if what is there does not suffice, the best first.
 
-    Cheapest over `LIFETIME_S`, the exchange included.
+    Cheapest over `LIFETIME_S`, the exchange included; then, should none of them have room, those for other
+    prices of scarce SMs.
     """
 
     def total(fleet: Fleet) -> float:
         running = LIFETIME_S * cost(table, fleet, wanted)
         return running + price(table, now, fleet, wanted, cold_start_s)
 
-    return sorted(options(table, now, wanted), key=lambda fleet: (total(fleet), fleet))
+    first = _found(_each(table, wanted, None if now is None else now.sm_pct, (wanted.scarcity,)))
+    yield from sorted(first, key=lambda fleet: (total(fleet), fleet))
+    prices = tuple(price for price in SCARCITIES if price != wanted.scarcity)
+    others = (fleet for fleet in _found(_each(table, wanted, None, prices)) if fleet not in first)
+    yield from sorted(others, key=lambda fleet: (total(fleet), fleet))
 
 
 def saved(

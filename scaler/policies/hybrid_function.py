@@ -25,8 +25,18 @@ HEADROOM_LEFT = 0.75
 """Part of the headroom that a fleet is chosen with which has to be left: below it another is needed."""
 
 
+def is_due(looked_s: float, now_s: float) -> bool:
+    """Whether a look is due, the last one having been at `looked_s`; the clock may have been set back."""
+    return not 0 <= now_s - looked_s < LOOK_S
+
+
 class FunctionStep:
-    """One function at one tick."""
+    """One function at one tick.
+
+    Args:
+        memory: what `memory` of the tick before answered; None: nothing is known.
+        room: SMs that it may have. may_look: whether it is its turn to look for other fleets, if one is due.
+    """
 
     def __init__(
         self,
@@ -35,21 +45,21 @@ class FunctionStep:
         now_s: float,
         pool: Pool,
         room: Room,
-        number: int,
+        may_look: bool,
     ) -> None:
-        self.case, self.now_s, self.room = case, now_s, room
+        self.case, self.now_s, self.room, self._may_look = case, now_s, room, may_look
         self.table, self._gain = planned_table(case)
-        # Functions look for rivals in turn, so that a tick never looks for those of all.
-        looked_s = now_s - LOOK_S * (number % 5) / 5
         new: Mapping[str, Any] = {
             "demand": hybrid_demand.start(),
             "fleet": None,
             "savings": {},
-            "looked_s": looked_s,
+            "looked_s": now_s - LOOK_S,
             "short": False,
             "waits_s": None,
+            "need_pct": None,
         }
         before = new if memory is None else memory
+        self._known_need_pct: float | None = before["need_pct"]
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
         # All rates of a step are those of the table.
         self.demand = hybrid_demand.demand(self._demand_memory, case).over(self._gain)
@@ -99,7 +109,7 @@ class FunctionStep:
         waiting = sum(member.phase == Phase.READY for member in own) < now.number
         # What is on its way is waited for; what is not urgent, or had no room, is looked for in turn.
         dt_s = self.now_s - self._looked_s
-        late = not 0 <= dt_s < LOOK_S
+        late = self._may_look and is_due(self._looked_s, self.now_s)
         if hybrid_fleets.most_rps(self.table, now) < wanted.rps and (late or not self._short):
             self._looked_s = self.now_s if self._short else self._looked_s
             return self._needed(now, wanted)
@@ -234,7 +244,12 @@ class FunctionStep:
         return self._gain * self.own.rate_rps()
 
     def need_pct(self) -> float | None:
-        """The fewest SMs that serve what comes and what came lately, % of a GPU; None: none do."""
+        """The fewest SMs that serve what comes and what came lately, % of a GPU; None: none do.
+
+        As of the function's last turn, unless it is short of room.
+        """
+        if self._known_need_pct is not None and not (self._may_look or self._short):
+            return self._known_need_pct
         peak = self._demand_memory["margin"] * self._demand_memory["peak"] / self._gain
         rps = max(self.demand.ahead, peak, IDLE_RPS)
         fleet = hybrid_fleets.cheapest(self.table, Wanted(rps, rps, max(fewest(self.case), 1)), scarcity=1.0)

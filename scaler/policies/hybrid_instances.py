@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rapp.types import ResourceConfig
-from scaler.capacity.fleet import Share, fleet_rate_rps, least_quotas, most_rate_rps
+from scaler.capacity.fleet import Share, least_quotas, most_rate_rps
 from scaler.capacity.plans import PlanTable
 from scaler.core.decision import Action, Drain, Reason, Resize, Start
 from scaler.core.needs import instance_need, latency_ms
@@ -90,7 +90,7 @@ class Instances:
     def config(self, fleet: Fleet) -> ResourceConfig:
         """Configuration of each instance of a fleet, once all are there."""
         shares = [Share(fleet.sm_pct)] * fleet.number
-        return least_quotas(self._table, shares, self._demand.ahead)[0]
+        return least_quotas(self._table, shares, self._demand.ahead).configs[0]
 
     # --- changes ------------------------------------------------------------------------------------------
 
@@ -121,8 +121,7 @@ class Instances:
         """
         members = [member for member in self.live.values() if member.phase == Phase.READY]
         shares = self._shares(members)
-        configs = least_quotas(self._table, shares, demand_rps)
-        served_rps = fleet_rate_rps(self._table, configs)
+        configs, served_rps = least_quotas(self._table, shares, demand_rps)
         if served_rps < demand_rps and (self._demand.backlog > 0 or served_rps == 0):
             # What waits is late already, or all will be: the way out is to serve most in any time.
             configs = [self._flat_out(share) for share in shares]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from scaler.gpu import Gpu, Need
 from scaler.packing import TOLERANCE, Pool
 
-SM_STEP_PCT = 5.0
-"""What a function may have is rounded down to steps, so that plans are found again."""
+SM_STEPS_PCT = ((100.0, 5.0), (200.0, 10.0), (400.0, 20.0), (math.inf, 50.0))
+"""What a function may have is rounded down to steps, finer ones up to each bound, so that plans are found
+again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +27,40 @@ class Room:
 
 
 def allowed_sm_pct(
-    pool: Pool, own_pct: Mapping[str, float], short: Collection[str], needs_pct: Mapping[str, float | None]
+    pool: Pool,
+    own_pct: Mapping[str, float],
+    short: Collection[str],
+    needs_pct: Mapping[str, float | None],
+    moving: Collection[str] = (),
 ) -> dict[str, float]:
     """SMs that each function may have, by name: % of a GPU, 400 for four of them.
 
     Whoever wants may have more than his part of them all, as long as those who are short of room could still
-    get theirs; else he is to come back to it. Parts are fair by need: `level` for all, or the need if that is
-    less, where the needs together exceed what there is (max-min fairness).
+    get theirs. If they could not, those who have most beyond their part come back to it, no more of them than
+    it takes. Parts are fair by need: `level` for all, or the need if that is less, where the needs together
+    exceed what there is (max-min fairness).
 
     Args:
         own_pct: what each function has now. short: functions whose demand is not served for want of room.
         needs_pct: the fewest that serve what each expects; one that is not known wants as much as it can get.
+        moving: functions whose instances are being exchanged; they keep what they have until that is done.
     """
     if not own_pct:
         return {}
+    total = 100.0 * len(pool.gpus)
     needs = {name: needs_pct.get(name) or math.inf for name in own_pct}
-    level = _level(100.0 * len(pool.gpus), needs.values())
+    level = _level(total, needs.values())
     fair = {name: min(need, level) for name, need in needs.items()}
     owed = {name: max(fair[name] - own_pct[name], 0.0) if name in short else 0.0 for name in own_pct}
-    spare = sum(max(gpu.free_sm_pct, 0.0) for gpu in pool.gpus.values()) - sum(owed.values())
-    return {name: _step(max(fair[name], own + owed[name] + spare)) for name, own in own_pct.items()}
+    # What drains is free soon: it is not taken back a second time.
+    spare = total - sum(own_pct.values()) - sum(owed.values())
+    most = {name: max(fair[name], own + owed[name] + max(spare, 0.0)) for name, own in own_pct.items()}
+    for over, name in sorted(((own_pct[name] - fair[name], name) for name in own_pct), reverse=True):
+        if spare >= -TOLERANCE or over <= TOLERANCE:
+            break
+        if name not in moving:
+            most[name], spare = fair[name], spare + over
+    return {name: _step(pct) for name, pct in most.items()}
 
 
 def _level(total: float, needs: Collection[float]) -> float:
@@ -90,4 +105,5 @@ def _fits(gpu: Gpu, takes: Need) -> int:
 
 
 def _step(sm_pct: float) -> float:
-    return SM_STEP_PCT * math.floor(sm_pct / SM_STEP_PCT + 1e-9)
+    step = next(step for most, step in SM_STEPS_PCT if sm_pct <= most)
+    return step * math.floor(sm_pct / step + 1e-9)

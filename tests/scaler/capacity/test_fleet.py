@@ -32,7 +32,7 @@ def test_like_instances_have_the_rate_of_the_table(number: int) -> None:
 def test_no_instance_serves_nothing() -> None:
     assert fleet_rate_rps(TABLE, []) == 0.0
     assert most_rate_rps(TABLE, []) == 0.0
-    assert least_quotas(TABLE, [], 5.0) == []
+    assert least_quotas(TABLE, [], 5.0) == ([], 0.0)
 
 
 @given(st.lists(configs, min_size=1, max_size=6), configs)
@@ -51,9 +51,10 @@ def test_one_more_instance_never_serves_less_and_their_order_does_not_matter(
 def test_least_quotas_serve_the_demand_and_one_step_less_does_not(
     there: list[Share], demand_rps: float
 ) -> None:
-    found = least_quotas(TABLE, there, demand_rps)
+    found, served_rps = least_quotas(TABLE, there, demand_rps)
     most = most_rate_rps(TABLE, there)
     served = fleet_rate_rps(TABLE, found)
+    assert served_rps == pytest.approx(served)
     for share, config in zip(there, found, strict=True):
         assert config.sm_pct == share.sm_pct
         assert config.quota_pct <= share.most_quota_pct
@@ -104,5 +105,5 @@ def test_where_nothing_meets_the_objective_all_the_quota_is_given() -> None:
     hopeless = plan_table(times_of(function(max_batch=4)), 4.0, 0.99, 4)
     shares = [Share(20.0, 60.0), Share(20.0)]
     assert most_rate_rps(hopeless, shares) == 0.0
-    assert [one.quota_pct for one in least_quotas(hopeless, shares, 5.0)] == [60.0, 100.0]
+    assert [one.quota_pct for one in least_quotas(hopeless, shares, 5.0).configs] == [60.0, 100.0]
     assert hopeless.resized(2, 20.0, 5.0, most_quota_pct=60.0).config.quota_pct == 60.0
