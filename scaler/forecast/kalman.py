@@ -18,9 +18,9 @@ unbiased where the rate is stationary. Nothing is added to the level for safety;
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
+from math import exp, log, log1p
 from typing import Any, NamedTuple
 
 from scaler.forecast.base import Forecast, State, upper
@@ -92,16 +92,13 @@ class Kalman:
         """As `update`; the arrivals are expected to be `exposure` times the level's."""
         if not state["filters"]:
             return state if arrivals is None else _begun(arrivals / (dt_s * exposure), dt_s, exposure)
-        damping = DAMPING**dt_s
-        moved = [_moved(f, m, damping, dt_s) for f, m in zip(state["filters"], MODES, strict=True)]
+        moved = _moved(state["filters"], dt_s)
         if arrivals is None:
             return {**state, "filters": moved}
         rps, seen_s = arrivals / (dt_s * exposure), dt_s * exposure
-        poisson = _unit(state)
-        rate = 1.0 - (1.0 - SCALE_RATE) ** dt_s
-        fits = [_correct(f, rps, seen_s, poisson, rate) for f in moved]
+        corrected, fits = _corrected(moved, rps, seen_s, _unit(state), 1.0 - (1.0 - SCALE_RATE) ** dt_s)
         weights = _weighed(state["weights"], fits, FORGETTING**dt_s)
-        return {"filters": moved, "weights": weights, "tick_s": seen_s}
+        return {"filters": corrected, "weights": weights, "tick_s": seen_s}
 
     def forecast(self, state: State, horizon_s: float, quantile: float) -> Forecast:
         """Mean and variance of the mixture of the filters."""
@@ -127,7 +124,7 @@ class Kalman:
 
 @lru_cache(maxsize=1024)
 def _until(horizon_s: float) -> tuple[float, tuple[float, ...]]:
-    """Sum of the trend's damped steps to the horizon; the variance that each filter's level gains until then."""
+    """Sum of the trend's damped steps to a horizon; the variance that each filter's level gains until then."""
     reach = DAMPING * (1.0 - DAMPING**horizon_s) / (1.0 - DAMPING)
     drift = horizon_s * reach * reach / 3.0
     return reach, tuple(mode.level * horizon_s + mode.trend * drift for mode in MODES)
@@ -151,33 +148,38 @@ def _begun(rps: float, dt_s: float, exposure: float) -> dict[str, Any]:
     return {"filters": filters, "weights": weights, "tick_s": dt_s * exposure}
 
 
-def _moved(one: list[float], mode: Mode, damping: float, dt_s: float) -> list[float]:
-    """One filter after `dt_s` seconds without news."""
-    level, trend, p_ll, p_lt, p_tt, scale = one
-    trend, p_lt, p_tt = damping * trend, damping * p_lt, damping * damping * p_tt
-    return [
-        level + trend, trend, p_ll + 2.0 * p_lt + p_tt + mode.level * dt_s, p_lt + p_tt,
-        p_tt + mode.trend * dt_s, scale,
-    ]  # fmt: skip
+# A controller of a hundred functions does this four hundred times a tick, so each loop is one call.
+def _moved(filters: list[list[float]], dt_s: float) -> list[list[float]]:
+    """The filters after `dt_s` seconds without news."""
+    damping, found = DAMPING**dt_s, []
+    for (level, trend, p_ll, p_lt, p_tt, scale), (by_level, by_trend) in zip(filters, MODES, strict=True):
+        trend, p_lt, p_tt = damping * trend, damping * p_lt, damping * damping * p_tt
+        level, p_ll = level + trend, p_ll + 2.0 * p_lt + p_tt + by_level * dt_s
+        found.append([level, trend, p_ll, p_lt + p_tt, p_tt + by_trend * dt_s, scale])
+    return found
 
 
-def _correct(one: list[float], rps: float, seen_s: float, poisson: float, rate: float) -> float:
-    """Correct one filter, in place, by a tick's rate; the log likelihood that it gave that rate."""
-    level, trend, p_ll, p_lt, p_tt, scale = one
-    total = p_ll + 1.0 / seen_s
-    error, by_level, by_trend = rps - level, p_ll / total, p_lt / total
-    surprise, kept = error * error / (total * poisson), 1.0 - by_level
-    learned = scale + rate * (surprise - scale)
-    one[:] = (
-        level + by_level * error, trend + by_trend * error, p_ll * kept, p_lt * kept, p_tt - by_trend * p_lt,
-        learned if learned > LEAST_SCALE else LEAST_SCALE,
-    )  # fmt: skip
-    return -0.5 * math.log(scale * total) - 0.5 * (TAIL + 1.0) * math.log1p(surprise / (scale * TAIL))
+def _corrected(
+    filters: list[list[float]], rps: float, seen_s: float, poisson: float, rate: float
+) -> tuple[list[list[float]], list[float]]:
+    """The filters corrected by a tick's rate; the log likelihoods that they gave that rate."""
+    found, fits, noise, tail = [], [], 1.0 / seen_s, 0.5 * (TAIL + 1.0)
+    for level, trend, p_ll, p_lt, p_tt, scale in filters:
+        total = p_ll + noise
+        error, by_level, by_trend = rps - level, p_ll / total, p_lt / total
+        surprise, kept = error * error / (total * poisson), 1.0 - by_level
+        learned = scale + rate * (surprise - scale)
+        if learned < LEAST_SCALE:
+            learned = LEAST_SCALE
+        fits.append(-0.5 * log(scale * total) - tail * log1p(surprise / (scale * TAIL)))
+        level, trend, p_tt = level + by_level * error, trend + by_trend * error, p_tt - by_trend * p_lt
+        found.append([level, trend, p_ll * kept, p_lt * kept, p_tt, learned])
+    return found, fits
 
 
 def _weighed(weights: list[float], fits: list[float], forgetting: float) -> list[float]:
     best = max(fits)
-    raw = [weight**forgetting * math.exp(fit - best) for weight, fit in zip(weights, fits, strict=True)]
+    raw = [weight**forgetting * exp(fit - best) for weight, fit in zip(weights, fits, strict=True)]
     least = LEAST_WEIGHT * sum(raw)
     floored = [one if one > least else least for one in raw]
     total = sum(floored)

@@ -77,9 +77,7 @@ class Hybrid:
         own = {case.spec.name: sum(one.config.sm_pct for one in case.members) for case in cases}
         short = [name for name in own if functions.get(name, {"short": True})["short"]]
         needs = {name: functions[name]["need_pct"] for name in own if name in functions}
-        moving = {
-            case.spec.name for case in cases if any(one.phase != Phase.READY for one in case.members)
-        }
+        moving = {case.spec.name for case in cases if any(one.phase != Phase.READY for one in case.members)}
         allowed = hybrid_room.allowed_sm_pct(pool, own, short, needs, moving)
         scarcity = hybrid_fleets.scarcity(pool)
         looked_s = {name: functions[name]["looked_s"] for name in own if name in functions}

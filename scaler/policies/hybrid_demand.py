@@ -37,6 +37,9 @@ PERIOD_S = 300.0
 """Rates of one to two such periods are remembered, s: some times the distance of steps that are worth being
 ready for."""
 
+FALL_S = 5.0
+"""Time between two looks for whether the largest rates have become rare enough to be forgiven, s."""
+
 BEYOND = 3.0
 """Standard deviations of a Poisson count above the forecast from which a tick is a surprise."""
 
@@ -131,10 +134,13 @@ def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, An
             found["rough_s"] = now_s
         surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
         periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
-        requests = sum(period[REQUESTS] for period in periods)
-        forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile) * requests
-        peak, floor = (_peak_rps(periods, which, forgiven) for which in (ALL, SURPRISES))
-        found |= {"periods": periods, "peak": peak, "floor": floor}
+        found["periods"] = periods
+        begun = not memory["periods"] or periods[-1][0] != memory["periods"][-1][0]
+        # They rise at once, and fall as more requests come, which may wait.
+        if surprise or begun or rate_rps >= memory["peak"] or now_s // FALL_S != before_s // FALL_S:
+            requests = sum(period[REQUESTS] for period in periods)
+            forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile) * requests
+            found["peak"], found["floor"] = (_peak_rps(periods, of, forgiven) for of in (ALL, SURPRISES))
     elif memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
         found |= {"periods": [], "peak": 0.0, "floor": 0.0}
     if case.latency_ms is not None and now_s - found["rough_s"] >= CALM_S:

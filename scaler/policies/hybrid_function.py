@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -159,6 +159,7 @@ class FunctionStep:
         for goal in goals:
             if best[1] >= (wanted.rps if goal is None else goal.most_rps):
                 break
+            fleets: Iterable[Fleet]
             if goal is not None:
                 fleets = hybrid_fleets.needed(self.table, now, goal, cold_start_s)
             else:

@@ -54,13 +54,16 @@ def allowed_sm_pct(
     owed = {name: max(fair[name] - own_pct[name], 0.0) if name in short else 0.0 for name in own_pct}
     # What drains is free soon: it is not taken back a second time.
     spare = total - sum(own_pct.values()) - sum(owed.values())
-    most = {name: max(fair[name], own + owed[name] + max(spare, 0.0)) for name, own in own_pct.items()}
+    most = {
+        name: max(_step(max(fair[name], own + owed[name] + max(spare, 0.0))), own)
+        for name, own in own_pct.items()
+    }
     for over, name in sorted(((own_pct[name] - fair[name], name) for name in own_pct), reverse=True):
         if spare >= -TOLERANCE or over <= TOLERANCE:
             break
         if name not in moving:
-            most[name], spare = fair[name], spare + over
-    return {name: _step(pct) for name, pct in most.items()}
+            most[name], spare = _step(fair[name]), spare + over
+    return most
 
 
 def _level(total: float, needs: Collection[float]) -> float:

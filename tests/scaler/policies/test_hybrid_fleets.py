@@ -73,7 +73,7 @@ def test_where_nothing_meets_the_objective_there_is_no_fleet() -> None:
     hopeless = plan_table(times_of(function(max_batch=4)), 4.0, 0.99, 4)
     assert fleets.cheapest(hopeless, Wanted(5.0, 5.0, 1)) is None
     assert fleets.idle(hopeless, 1, 0.0) is None
-    assert fleets.needed(hopeless, None, Wanted(5.0, 5.0, 1), COLD_START_S) == []
+    assert list(fleets.needed(hopeless, None, Wanted(5.0, 5.0, 1), COLD_START_S)) == []
 
 
 def test_an_exchange_waits_until_it_has_paid() -> None:
