@@ -124,7 +124,7 @@ class Kalman:
 
 @lru_cache(maxsize=1024)
 def _until(horizon_s: float) -> tuple[float, tuple[float, ...]]:
-    """Sum of the trend's damped steps to a horizon; the variance that each filter's level gains until then."""
+    """Sum of the trend's damped steps to a horizon; the variance each filter's level gains by then."""
     reach = DAMPING * (1.0 - DAMPING**horizon_s) / (1.0 - DAMPING)
     drift = horizon_s * reach * reach / 3.0
     return reach, tuple(mode.level * horizon_s + mode.trend * drift for mode in MODES)
