@@ -10,7 +10,9 @@ room, all with the same quota and batch. Each tick, for each function:
 2. Quotas. The least common quota at which the instances that are ready serve `quick` within the objective,
    at the objective's quantile, queueing and batching delay included (`scaler.capacity`), and the batch that
    serves most at it. It needs no restart, so it is set at every tick: up at once, down when the demand has
-   been lower for some seconds.
+   been lower for some seconds. Arrivals at even distances (`scaler.policies.hybrid_evenness`) need less than
+   Poisson ones, and get quotas of their own (`scaler.capacity.even`); fleets stay those for Poisson arrivals,
+   so that quotas suffice again when they come less evenly.
 3. Fleet (`scaler.policies.hybrid_fleets`). A fleet has vertical headroom: at full quota it serves what may
    come within a cold start, which costs little, since a larger SM partition under a smaller quota costs about
    the same. If the fleet could not, another is needed: of more instances, or of a better SM partition; the

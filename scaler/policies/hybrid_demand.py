@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scaler.forecast.base import Forecast
+from scaler.policies import hybrid_evenness
 from scaler.policies.base import Case
 
 FORGIVEN = 0.3
@@ -113,41 +114,56 @@ def start() -> dict[str, Any]:
 
     The memory holds: `periods`, the last two, [begin, requests, histogram of all ticks, that of surprises];
     `peak` and `floor` of them; `held`, [time, upper], those of the last `HOLD_S` that none after them
-    exceeds; `margin`; `rough_s`, when there was a backlog or a surprise.
+    exceeds; `margin`; `rough_s`, when there was a backlog or a surprise; `evenness`, of
+    `scaler.policies.hybrid_evenness`.
     """
     return {
-        "at_s": None, "periods": [], "peak": 0.0, "floor": 0.0, "held": [], "margin": 1.0, "rough_s": None
+        "at_s": None, "periods": [], "peak": 0.0, "floor": 0.0, "held": [], "margin": 1.0, "rough_s": None,
+        "evenness": hybrid_evenness.start(),
     }  # fmt: skip
 
 
 def updated(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, Any]:
     """The memory with what was seen in the last tick."""
-    before_s, rate_rps = memory["at_s"], case.rate_rps
-    found = {**memory, "at_s": now_s}
-    if before_s is None or case.lost > 0 or backlog_of(case) > 0:
+    found = {**memory, "at_s": now_s, **_rates(memory, case, now_s)}
+    if memory["at_s"] is None or case.lost > 0:
         found["rough_s"] = now_s
-    if before_s is not None and now_s > before_s and rate_rps:
-        dt_s = now_s - before_s
-        expected = float(memory["held"][0][1])
-        beyond = expected + BEYOND * math.sqrt(max(expected, 1.0 / dt_s) / dt_s)
-        if rate_rps > max(beyond, memory["floor"]):
-            found["rough_s"] = now_s
-        surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
-        periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
-        found["periods"] = periods
-        begun = not memory["periods"] or periods[-1][0] != memory["periods"][-1][0]
-        # They rise at once, and fall as more requests come, which may wait.
-        if surprise or begun or rate_rps >= memory["peak"] or now_s // FALL_S != before_s // FALL_S:
-            requests = sum(period[REQUESTS] for period in periods)
-            forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile) * requests
-            found["peak"], found["floor"] = (_peak_rps(periods, of, forgiven) for of in (ALL, SURPRISES))
-    elif memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
-        found |= {"periods": [], "peak": 0.0, "floor": 0.0}
-    if case.latency_ms is not None and now_s - found["rough_s"] >= CALM_S:
-        found["margin"] = _margin(memory["margin"], case.latency_ms / case.slo_ms)
+    backlog, latency = backlog_of(case) > 0, (case.latency_ms or 0.0) / case.slo_ms
+    calm, late = now_s - found["rough_s"] >= CALM_S, backlog or latency > 1
+    dt_s = 0.0 if memory["at_s"] is None else now_s - memory["at_s"]
+    found["evenness"] = hybrid_evenness.updated(
+        memory["evenness"], case.rate_rps, dt_s, now_s, late=late and calm, rough=late
+    )
+    if backlog:
+        found["rough_s"] = now_s
+    elif calm and case.latency_ms is not None:
+        found["margin"] = _margin(memory["margin"], latency)
     upper = _believed(case.soon)
     held = [[at, rps] for at, rps in memory["held"] if now_s - at < HOLD_S and rps > upper]
     return found | {"held": [*held, [now_s, upper]]}
+
+
+def _rates(memory: Mapping[str, Any], case: Case, now_s: float) -> dict[str, Any]:
+    """What changes of the memory by a tick's rate: `periods`, `peak`, `floor`; `rough_s` by a surprise."""
+    before_s, rate_rps = memory["at_s"], case.rate_rps
+    if before_s is None or now_s <= before_s or not rate_rps:
+        if memory["periods"] and now_s - memory["periods"][-1][0] > 2 * PERIOD_S:
+            return {"periods": [], "peak": 0.0, "floor": 0.0}
+        return {}
+    dt_s = now_s - before_s
+    expected = float(memory["held"][0][1])
+    beyond = expected + BEYOND * math.sqrt(max(expected, 1.0 / dt_s) / dt_s)
+    surprise = rate_rps > beyond and _known_s(memory, now_s) >= FIRST_S
+    periods = _added(memory["periods"], rate_rps, dt_s, now_s, surprise=surprise)
+    found: dict[str, Any] = {"periods": periods}
+    if rate_rps > max(beyond, memory["floor"]):
+        found["rough_s"] = now_s
+    begun = not memory["periods"] or periods[-1][0] != memory["periods"][-1][0]
+    # They rise at once, and fall as more requests come, which may wait.
+    if surprise or begun or rate_rps >= memory["peak"] or now_s // FALL_S != before_s // FALL_S:
+        forgiven = FORGIVEN * (1.0 - case.spec.slo_quantile) * sum(period[REQUESTS] for period in periods)
+        found["peak"], found["floor"] = (_peak_rps(periods, of, forgiven) for of in (ALL, SURPRISES))
+    return found
 
 
 def demand(memory: Mapping[str, Any], case: Case) -> Demand:

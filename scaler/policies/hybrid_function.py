@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rapp.types import ResourceConfig
+from scaler.capacity.even import even_table
 from scaler.core.decision import Action, Reason
 from scaler.core.observation import Phase
 from scaler.packing import TOLERANCE, Pool
@@ -48,7 +49,6 @@ class FunctionStep:
         may_look: bool,
     ) -> None:
         self.case, self.now_s, self.room, self._may_look = case, now_s, room, may_look
-        self.table, self._gain = planned_table(case)
         new: Mapping[str, Any] = {
             "demand": hybrid_demand.start(),
             "fleet": None,
@@ -61,13 +61,19 @@ class FunctionStep:
         before = new if memory is None else memory
         self._known_need_pct: float | None = before["need_pct"]
         self._demand_memory = hybrid_demand.updated(before["demand"], case, now_s)
+        self.table, self._gain = planned_table(case)
+        # Even arrivals are a matter of quotas: these can be taken back at the next tick, a fleet cannot.
+        quotas_table = self.table
+        if self._demand_memory["evenness"]["even"]:
+            # The margin takes off what Poisson arrivals are given too much; even ones are given nothing more.
+            quotas_table = even_table(self.table, min(self._demand_memory["margin"], 1.0))
         # All rates of a step are those of the table.
         self.demand = hybrid_demand.demand(self._demand_memory, case).over(self._gain)
         self._savings: dict[str, float] = dict(before["savings"])
         self._looked_s: float = before["looked_s"]
         self._short = bool(before["short"])
         self._waits_s: float | None = before["waits_s"]
-        self.own = Instances(case, now_s, pool, self.table, self.demand)
+        self.own = Instances(case, now_s, pool, quotas_table, self.demand)
         self._reason = Reason.DEMAND_UP
         self._yields = False
         self.fleet = self._target(before["fleet"])

@@ -59,6 +59,17 @@ def test_quota_goes_down_later_than_up() -> None:
     assert loop_share(loop) < share
 
 
+def test_even_arrivals_get_smaller_quotas_once_they_are_known_to_be_even() -> None:
+    loop = settled(function(slo_ms=40.0), ticks=30)
+    share, before = loop_share(loop), len(loop.history)
+    loop.tick({"f": Demand(40.0)}, 30)
+    assert kinds(loop.history[before:]) == {Resize}
+    assert loop_share(loop) < 0.9 * share
+    # What is left is taken back as soon as requests wait.
+    loop.tick({"f": Demand(40.0, queue=20)})
+    assert loop_share(loop) >= share
+
+
 def test_what_the_fleet_cannot_serve_starts_instances_in_the_same_tick() -> None:
     loop = settled()
     before = len(loop.history)

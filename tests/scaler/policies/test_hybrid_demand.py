@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scaler.forecast.base import Forecast
-from scaler.policies import hybrid_demand
+from scaler.policies import hybrid_demand, hybrid_evenness
 from scaler.policies.base import Case
 
 Cases = Callable[..., Case]
@@ -114,6 +114,17 @@ def test_a_margin_above_1_is_given_back_while_answers_are_in_time(case: Cases) -
     kept = seen(case, [50.0] * 100, raised, latency_ms=95.0)
     assert 1.0 < kept["margin"] < 0.99 * raised["margin"]
     assert seen(case, [50.0] * 20, kept, latency_ms=150.0)["margin"] > kept["margin"]
+
+
+def test_late_answers_end_plans_for_even_arrivals_unless_a_surprise_explains_them(case: Cases) -> None:
+    even = seen(case, [50.0] * 60, latency_ms=50.0)
+    assert even["evenness"]["even"]
+    late = seen(case, [50.0] * 2, even, latency_ms=150.0)
+    assert not late["evenness"]["even"]
+    assert late["evenness"]["doubted_until_s"] > even["at_s"] + 2 * hybrid_demand.CALM_S
+    surprised = seen(case, [50.0, 150.0, 150.0], even, latency_ms=50.0)
+    surprised = seen(case, [150.0] * 3, surprised, latency_ms=150.0)
+    assert surprised["evenness"]["doubted_until_s"] <= surprised["at_s"] + hybrid_evenness.ROUGH_S
 
 
 @given(rates=st.lists(st.none() | st.floats(0, 2000), max_size=60), queue=st.integers(0, 500))
