@@ -6,14 +6,12 @@ Each function has Poisson arrivals at a mean of its own with a slow wave on it; 
 start after they were ordered and report times that are off by a factor of their own. The first tenth of the
 ticks, in which the fleet is started, is shown apart. Times in ms; the goal is 20 ms a step. CPU time is what
 a step costs; wall time is longer where other load shares the machine. The state goes through JSON before
-each step, which is not timed. What was imported and built is kept out of garbage collection (`gc.freeze`), as
-a controller should do once it is built: a full collection over all modules takes 20 to 40 ms.
+each step, which is not timed. As in the live controller garbage is collected between steps, not within one.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import math
 import platform
@@ -26,6 +24,7 @@ from scaler.core.settings import Settings
 from scaler.core.step import Core
 from scaler.forecast.registry import NAMES, forecaster
 from scaler.functions import FunctionSpec
+from scaler.live.collecting import keep_what_is_built, without_collection
 from scaler.policies import registry
 from scaler.testing.fleet import Fleet, gpus, times_of
 from scaler.testing.simple_policy import SimplePolicy
@@ -51,14 +50,14 @@ def main() -> None:
     fleet = Fleet(specs, gpus(given.gpus), times, off=1.2)
     mean_rps = rng.uniform(2, 60, given.functions)
     state, took_ms, changes = None, [], 0
-    gc.collect()
-    gc.freeze()
+    keep_what_is_built()
     for tick in range(given.ticks):
         wave = 1 + 0.5 * np.sin(2 * math.pi * (tick / 120 + np.arange(given.functions) / 7))
         counts = rng.poisson(mean_rps * wave).tolist()
         seen = fleet.observe(dict(zip(times, counts, strict=True)))
         begun = np.array([time.perf_counter(), time.process_time()])
-        state, decision = core.step(state, seen)
+        with without_collection():
+            state, decision = core.step(state, seen)
         took_ms.append(1e3 * (np.array([time.perf_counter(), time.process_time()]) - begun))
         state = json.loads(json.dumps(state))
         fleet.apply(decision)

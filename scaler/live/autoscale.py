@@ -20,6 +20,7 @@ from scaler.forecast.base import Forecaster
 from scaler.functions import FunctionSpec
 from scaler.live.advice import Advice, FullLog
 from scaler.live.clock import Stop
+from scaler.live.collecting import keep_what_is_built
 from scaler.live.controller import Controller
 from scaler.live.recorder import EVERY_S, Recorder, Records
 from scaler.live.state_file import StateFile
@@ -137,6 +138,7 @@ def autoscale(given: Autoscaling) -> None:
         controller = Controller(
             core, backend, apply=given.apply, lease=lease, state_file=state_file, reporters=reporters
         )
+        keep_what_is_built()
         with _stopped_by_signals() as stop:
             controller.run(stop, given.most_ticks)
 

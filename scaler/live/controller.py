@@ -24,6 +24,7 @@ from scaler.core.state import StateError
 from scaler.core.step import Core
 from scaler.errors import BackendError
 from scaler.live.clock import Backoff, Clock, RealClock, Stopping, Ticks
+from scaler.live.collecting import without_collection
 from scaler.live.lease import Lease
 from scaler.live.state_file import StateFile
 from scaler.live.tick import Happening, Mode, Reporter, Tick
@@ -141,7 +142,8 @@ class Controller:
 
     def _step(self, seen: Observation) -> tuple[dict[str, Any], Decision]:
         try:
-            return self.core.step(self._state, seen)
+            with without_collection():
+                return self.core.step(self._state, seen)
         except StateError as error:
             self._say(Happening.STATE_DROPPED, str(error))
             return self.core.step(None, seen)
