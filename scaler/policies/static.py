@@ -5,9 +5,13 @@ within the objective, at the objective's quantile (`scaler.capacity.plans`); amo
 the GPUs as they are, the cheapest that does. They are placed at the first tick at which the function is seen
 and kept; one that is lost is replaced. Where the whole peak fits nowhere, as many as there is room for.
 
-Only where observed execution times show that a prediction was too good, and what was chosen would not serve
-the peak by `SHORT`, it is chosen anew, as an operator would. It never becomes less. Quota and batch change
-in place then; only another SM partition takes other instances.
+Each instance has a row of its own as far as all that is to be placed still fits: rates within the objective
+are those of instances alone in their rows. Those that take turns in one wait for each other, for a whole
+batch, which a short objective does not bear.
+
+Only where observed execution times show that a prediction was too good, so that what was chosen would not
+serve the peak, it is chosen anew, as an operator would. It never serves less. Quota and batch change in place
+then; only another SM partition takes other instances.
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ import numpy as np
 from rapp.errors import ConfigError
 from rapp.types import ResourceConfig
 from scaler.arrivals import RateSteps
-from scaler.capacity.plans import Plan, PlanTable, plan_table
+from scaler.capacity.plans import MOST_INSTANCES, NUMBERS, Plan, PlanTable, plan_table
 from scaler.core.decision import Action, Reason
 from scaler.core.observation import Phase
+from scaler.gpu import Need
 from scaler.packing import Pool
 from scaler.policies.base import Case, Member, Memory
 from scaler.policies.changes import Changes, need, throughput_rps
@@ -34,9 +39,6 @@ from scaler.sources.service_times import ServiceTimes
 
 SCARCITIES = (0.0, 0.25, 0.5, 1.0)
 """Prices of SMs without quota that plans are made with, until one fits (`PlanTable.cheapest`)."""
-
-SHORT = 0.05
-"""Part of the peak that may be missing by observed times before instances are chosen anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class Static:
         return "static"
 
     def start(self) -> Memory:
-        """By function: the instances chosen, [number, SM %, quota %, batch]; none yet."""
+        """By function: the instances chosen, [number, SM %, quota %, batch, rate that they serve]."""
         return {}
 
     def decide(
@@ -71,19 +73,61 @@ class Static:
         chosen: dict[str, Any] = dict(memory)
         actions: list[Action] = []
         capacity: dict[str, float] = {}
+        packed, later = pool.copy(), list[Need]()
         for case in cases:
             name = case.spec.name
             peak = peak_rps(demand_of(self.demand, self.name, name))
             if name not in chosen or _is_short(case, chosen[name], peak):
-                plan = provision(case, peak, pool)
-                chosen[name] = [plan.number, plan.config.sm_pct, plan.config.quota_pct, plan.config.batch]
-            number, sm_pct, quota_pct, batch = chosen[name]
-            config = ResourceConfig(float(sm_pct), float(quota_pct), int(batch))
+                plan = provision(case, peak, packed)
+                serves = min(plan.capacity_rps, peak)
+                one = plan.config
+                chosen[name] = [plan.number, one.sm_pct, one.quota_pct, one.batch, serves]
+            # The next function plans with the room that this one leaves if it takes as few SMs as it can.
+            later += _pack(packed, case, *_fleet(chosen[name]))
+        for case in cases:
+            number, config = _fleet(chosen[case.spec.name])
             changes = Changes(case, now_s, pool)
-            own = _keep(changes, int(number), config)
+            own = _keep(changes, number, config, later)
             actions += changes.actions
-            capacity[name] = _capacity_rps(case, own, config)
+            capacity[case.spec.name] = _capacity_rps(case, own, config)
         return chosen, actions, capacity
+
+
+def _fleet(chosen: Sequence[float]) -> tuple[int, ResourceConfig]:
+    """Number and configuration of what was chosen."""
+    number, sm_pct, quota_pct, batch = chosen[:4]
+    return int(number), ResourceConfig(float(sm_pct), float(quota_pct), int(batch))
+
+
+def _pack(pool: Pool, case: Case, number: int, config: ResourceConfig) -> list[Need]:
+    """Put the instances that a function has too few of into a pool, as many as fit; what they take."""
+    takes, put = need(case, config), list[Need]()
+    for index in range(number - len(case.members)):
+        place = pool.find(takes)
+        if place is None:
+            break
+        pool.add(f"\0{case.spec.name} {index}", *place, takes)
+        put.append(takes)
+    return put
+
+
+def _own_row(pool: Pool, takes: Need, later: Sequence[Need]) -> tuple[str, int] | None:
+    """A new row on the GPU with the fewest SMs to spare; None: there is none, or no room for `later` then."""
+    rows = [
+        (gpu.free_sm_pct, gpu.id, gpu.free_row())
+        for gpu in pool.gpus.values()
+        if pool.why_not("\0", gpu.id, gpu.free_row(), takes) is None
+    ]
+    if not rows:
+        return None
+    place, trial = min(rows)[1:], pool.copy()
+    trial.add("\0", *place, takes)
+    for index, other in enumerate(later):
+        where = trial.find(other)
+        if where is None:
+            return None
+        trial.add(f"\0{index}", *where, other)
+    return place
 
 
 def demand_of(demand: Mapping[str, RateSteps], policy: str, function: str) -> RateSteps:
@@ -133,7 +177,7 @@ def provision(case: Case, demand_rps: float, pool: Pool) -> Plan:
             return plan
         served = table.rate_rps(room, plan.config) if room else 0.0
         if best is None or served > best[0]:
-            best = served, plan
+            best = served, Plan(plan.number, plan.config, served)
     if best is None:
         _log.warning(
             "%s: no configuration meets %g ms at p%g: static takes the fastest",
@@ -142,15 +186,35 @@ def provision(case: Case, demand_rps: float, pool: Pool) -> Plan:
         config, _ = case.times.fastest()
         one_rps = throughput_rps(case, [config])
         return Plan(max(math.ceil(demand_rps / one_rps), least, 1), config, 0.0)
+    rows = _in_rows(case, table, demand_rps, pool)
+    if rows[0] >= demand_rps:
+        return rows[1]
     _log.warning("%s: a peak of %.0f rps does not fit on the GPUs", case.spec.name, demand_rps)
     return best[1]
 
 
+def _in_rows(case: Case, table: PlanTable, demand_rps: float, pool: Pool) -> tuple[float, Plan]:
+    """The cheapest instances with a row each that serve a rate, of those that serve most; that rate, rps.
+
+    A price of SMs says nothing of how many rows a GPU has: 35 % are two of them, 33 % three.
+    """
+    found = [(0.0, 0.0, Plan(0, table.resized(1, 100.0, 0.0).config, 0.0))]
+    for sm_pct in table.sm_axis:
+        whole = ResourceConfig(sm_pct, 100.0, case.spec.max_batch)
+        room = _room(case, Plan(MOST_INSTANCES, whole, 0.0), pool)
+        for number in {room, *(one for one in NUMBERS if one < room)} - {0}:
+            if number >= case.spec.min_instances:
+                plan = table.resized(number, sm_pct, demand_rps)
+                cost = number * plan.config.gpu_share
+                found.append((min(plan.capacity_rps, demand_rps), -cost, plan))
+    served, _, plan = max(found, key=lambda one: one[:2])
+    return served, plan
+
+
 def _is_short(case: Case, chosen: Sequence[float], peak: float) -> bool:
-    """Whether what was chosen does not serve the peak by what is known now, and something else might."""
-    number, sm_pct, quota_pct, batch = chosen
-    table, config = function_table(case), ResourceConfig(float(sm_pct), float(quota_pct), int(batch))
-    if table.rate_rps(int(number), config) >= (1 - SHORT) * peak:
+    """Whether what was chosen serves less by what is known now than when it was chosen."""
+    table, (number, config) = function_table(case), _fleet(chosen)
+    if table.rate_rps(number, config) >= (chosen[4] or peak):
         return False
     settled = sum(one.config == config and one.phase == Phase.READY for one in case.members) >= number
     return settled and table.cheapest(peak) is not None
@@ -170,8 +234,10 @@ def _room(case: Case, plan: Plan, pool: Pool) -> int:
     return plan.number
 
 
-def _keep(changes: Changes, number: int, config: ResourceConfig) -> int:
+def _keep(changes: Changes, number: int, config: ResourceConfig, later: list[Need]) -> int:
     """Have `number` instances of the configuration and, once they are ready, no others; how many it has.
+
+    `later` is what this function and those after it will place; what is placed is taken out.
 
     Those of its SM partition are resized, which is at once. One that its row has no room for is exchanged as
     those of other SM partitions are: a new one is started, and it serves until that is ready.
@@ -197,8 +263,11 @@ def _keep(changes: Changes, number: int, config: ResourceConfig) -> int:
     have = len(settled) + len(waiting)
     reason = Reason.LOST if changes.case.lost else Reason.POLICY
     missing = False
+    takes = need(changes.case, config)
     while have < number and not missing:
-        missing = not changes.start(config, reason)
+        if takes in later:
+            later.remove(takes)
+        missing = not changes.start(config, reason, _own_row(changes.pool, takes, later))
         have += not missing
     ready = sum(one.phase == Phase.READY for one in settled)
     if missing or ready >= number:

@@ -17,7 +17,7 @@ from scaler.core.observation import Phase
 from scaler.packing import Pool
 from scaler.policies.base import Case, Member, Policy
 from scaler.policies.changes import Changes
-from scaler.policies.static import Static, _keep, peak_rps, provision
+from scaler.policies.static import Static, _keep, function_table, peak_rps, provision
 from scaler.testing import PolicyContract
 from scaler.testing.policy_loop import Demand, Loop, function
 
@@ -64,8 +64,8 @@ def test_of_plans_that_do_not_fit_the_cheapest_that_does_is_taken() -> None:
         if held:
             loop.fleet.add("other", "g", "gpu-0", 0, ResourceConfig(held, 100.0, 1))
         cases, seen = loop.cases({"f": Demand(0.0)})
-        plan = provision(cases[0], 150.0, seen.pool)
-        assert plan.capacity_rps >= 150 or held
+        plan = provision(cases[0], 130.0, seen.pool)
+        assert plan.capacity_rps >= 130 or held
         loop.tick({"f": Demand(0.0)})
         configs.append({one.config for one in loop.fleet.instances.values() if one.function == "f"})
     # Beside a row of 90 % nothing larger than 10 % has room; the plan for an empty GPU is larger.
@@ -110,7 +110,7 @@ def keep(
     ) -> tuple[int, list[Action], Pool]:
         there = pool(gpus, members)
         changes = Changes(case(0.0, members), 0.0, there)
-        return _keep(changes, number, config), changes.actions, there
+        return _keep(changes, number, config, []), changes.actions, there
 
     return tick
 
@@ -205,7 +205,7 @@ def test_a_plan_that_differs_in_quota_alone_is_followed_without_a_start() -> Non
     loop.tick({"f": Demand(0.0)}, 5)
     before = dict(loop.fleet.instances)
     sm_pct = {one.config.sm_pct for one in before.values()}
-    plan = [len(before), *sm_pct, 100.0, 8]
+    plan = [len(before), *sm_pct, 100.0, 8, 100.0]
     loop.memory = {"f": plan}
     loop.tick({"f": Demand(0.0)})
     assert loop.fleet.instances.keys() == before.keys()
@@ -225,3 +225,50 @@ def test_the_peak_of_a_part_of_the_time() -> None:
     assert peak_rps(steps, 5, 10.5) == 200
     assert peak_rps(steps, 20) == 7
     assert peak_rps(steps, 30) == 0
+
+
+def rows_of(loop: Loop, function: str) -> list[tuple[str, int]]:
+    return [(one.gpu, one.row) for one in loop.fleet.instances.values() if one.function == function]
+
+
+def test_instances_have_a_row_each_as_far_as_all_functions_fit() -> None:
+    functions = [function("f"), function("g")]
+    for sm_pct, rows in ((30.0, 3), (50.0, 2)):
+        loop = Loop(Static({"f": load(50), "g": load(50)}), functions, gpus=1)
+        loop.memory = {"f": [2, sm_pct, 40.0, 1, 1.0], "g": [1, sm_pct, 40.0, 1, 1.0]}
+        loop.tick({"f": Demand(0.0), "g": Demand(0.0)})
+        # Three rows of 50 % are more than a GPU has: two of f take turns, so that g has room.
+        assert len({*rows_of(loop, "f"), *rows_of(loop, "g")}) == rows
+        assert len(rows_of(loop, "f")) == 2
+        assert len(rows_of(loop, "g")) == 1
+
+
+def test_what_serves_a_little_less_than_the_peak_is_not_enough() -> None:
+    loop = Loop(Static({"f": load(200)}), [function()], gpus=8)
+    loop.tick({"f": Demand(0.0)}, 5)
+    for factor in (1.02, 1.04, 1.06, 1.08):
+        loop.times["f"] = corrected(
+            loop.times["f"].plain, device_factor=factor, pace_factor=factor, spread=1.0
+        )
+        loop.tick({"f": Demand(0.0)}, 6)
+        assert loop.capacity["f"] >= 200
+
+
+def test_where_the_peak_fits_nowhere_it_is_not_chosen_anew_tick_by_tick() -> None:
+    loop = Loop(Static({"f": load(5000)}), [function()], gpus=1)
+    loop.tick({"f": Demand(0.0)}, 8)
+    assert loop.history[0]
+    assert loop.history[1:] == [[]] * 7
+    assert loop.capacity["f"] == pytest.approx(loop.memory["f"][4])
+
+
+def test_an_sm_partition_that_fills_gpus_is_found_where_the_cheapest_needs_more_rows() -> None:
+    for gpus in (1, 2, 3):
+        loop = Loop(Static({"f": load(1)}), [function()], gpus=gpus)
+        cases, seen = loop.cases({"f": Demand(0.0)})
+        table = function_table(cases[0])
+        most = max(
+            float(table.rates_rps(int(gpus * (100 // sm_pct)))[s].max())
+            for s, sm_pct in enumerate(table.sm_axis)
+        )
+        assert provision(cases[0], 0.99 * most, seen.pool).capacity_rps >= 0.99 * most
