@@ -34,7 +34,7 @@ from scaler.packing import TOLERANCE, PackingError, Pool
 from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, throughput_rps, why_below
 from scaler.policies.oracle_fleets import Fleet, Limits, Schedule, given_times, oracle_table, schedule
-from scaler.policies.oracle_shares import Claim, Share, shares
+from scaler.policies.oracle_shares import LENIENT, Claim, Share, shares
 from scaler.policies.static import demand_of, peak_rps
 
 TICK_S = 1.0
@@ -97,24 +97,27 @@ class Oracle:
         # Room is made before it is used: drains and smaller quotas of all functions come first.
         drains = [action for step in steps for action in step.drains()]
         lower = [action for step in steps for action in step.resizes(up=False)]
-        more = [action for step in steps for action in (*step.resizes(up=True), *step.starts())]
+        # Large SM partitions first: small ones fit into what these leave.
+        order = sorted(steps, key=lambda step: -(step.target.sm_pct if step.target is not None else 0.0))
+        more = [action for step in order for action in (*step.resizes(up=True), *step.starts())]
         capacity = {step.case.spec.name: step.capacity_rps() for step in steps}
-        gone = {action.id for action in drains}
-        kept = {id_: pct for id_, pct in reserved.items() if id_ not in gone or id_ not in there}
+        gone = {action.id for action in drains} & there
+        kept = {id_: pct for id_, pct in reserved.items() if id_ not in gone}
         return {"reserved": kept}, [*drains, *lower, *more], capacity
 
     def _shares(self, cases: Sequence[Case], pool: Pool) -> tuple[Share, ...]:
         """Shares of the functions, by the times as given: what followed observed ones went to and fro."""
+        return shares(tuple(self._claim(case, pool) for case in cases), len(pool.gpus))
+
+    def _claim(self, case: Case, pool: Pool) -> Claim:
+        given, quantile = replace(case, times=given_times(case)), self.quantile(case)
         smallest_mib = min((gpu.memory_mib for gpu in pool.gpus.values()), default=0.0)
-        claims = tuple(
-            Claim(
-                oracle_table(replace(case, times=given_times(case)), self.quantile(case)),
-                demand_of(self.demand, self.name, case.spec.name),
-                max(int(smallest_mib / case.memory_mib), 1),
-            )
-            for case in cases
+        return Claim(
+            oracle_table(given, quantile),
+            demand_of(self.demand, self.name, case.spec.name),
+            max(int(smallest_mib / case.memory_mib), 1),
+            tuple(oracle_table(given, min(lenient, quantile)) for lenient in LENIENT),
         )
-        return shares(claims, len(pool.gpus))
 
     def quantile(self, case: Case) -> float:
         """Of the latency, that is planned for."""
@@ -127,13 +130,7 @@ class _Step:
     """One function at one tick."""
 
     def __init__(
-        self,
-        oracle: Oracle,
-        case: Case,
-        now_s: float,
-        pool: Pool,
-        reserved: dict[str, float],
-        share: Share,
+        self, oracle: Oracle, case: Case, now_s: float, pool: Pool, reserved: dict[str, float], share: Share
     ) -> None:
         self.case, self.now_s, self.pool, self.reserved = case, now_s, pool, reserved
         spec = case.spec
@@ -282,7 +279,7 @@ def _schedule(table: PlanTable, load: RateSteps, limits: Limits) -> Schedule:
 def _place(pool: Pool, takes: Need, keep_pct: float, reserved: Mapping[str, Any]) -> tuple[str, int] | None:
     """Where an instance fits: a row of its own; else one where it may grow; else any.
 
-    Of GPUs that have SMs for a new row the one with the fewest to spare.
+    For a new row the GPU whose free SMs and cores are then most alike, in parts of all; then the fewest SMs.
     """
     best: tuple[tuple[float, float], str, int] | None = None
     for gpu in pool.gpus.values():
@@ -291,10 +288,13 @@ def _place(pool: Pool, takes: Need, keep_pct: float, reserved: Mapping[str, Any]
         if takes.host_cores > gpu.free_host_cores + TOLERANCE:
             continue
         spare = gpu.free_sm_pct - takes.sm_pct
+        # SMs whose GPU has no core left are of no use to anyone.
+        cores = (gpu.free_host_cores - takes.host_cores) / max(gpu.host_cores, 1e-9)
+        stranded = round(abs(spare / 100 - cores), 1)
         if spare >= -TOLERANCE:
-            best = min(filter(None, (best, ((0.0, spare), gpu.id, gpu.free_row()))))
+            best = min(filter(None, (best, ((stranded, spare), gpu.id, gpu.free_row()))))
         for index, row in gpu.rows.items():
             kept = sum(max(reserved.get(id_, 0.0), one.quota_pct) for id_, one in row.needs.items())
             if abs(row.sm_pct - takes.sm_pct) <= TOLERANCE and kept + keep_pct <= 100.0 + TOLERANCE:
-                best = min(filter(None, (best, ((1.0, 100.0 - kept), gpu.id, index))))
+                best = min(filter(None, (best, ((2.0, 100.0 - kept), gpu.id, index))))
     return pool.find(takes) if best is None else (best[1], best[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from scaler.arrivals import RateSteps
 from scaler.capacity.plans import PlanTable
-from scaler.policies.oracle_shares import Claim, rate_rps, shares
+from scaler.policies.oracle_shares import LENIENT, Claim, rate_rps, shares
 from scaler.policies.static import function_table
 from scaler.testing.policy_loop import Demand, Loop, function
 from scaler.testing.simple_policy import SimplePolicy
@@ -71,6 +73,14 @@ def test_where_there_is_too_little_at_rare_peaks_the_peaks_are_given_up() -> Non
     claims = (Claim(plans, rare, 10), Claim(plans, rare, 10))
     assert not all(serves(claims[0], one.gpus, one.instances, 200.0) for one in shares(claims, 2))
     assert all(serves(claims[0], one.gpus, one.instances, 80.0) for one in shares(claims, 2))
+
+
+def test_where_a_short_tail_takes_too_much_all_are_served_within_a_longer_one() -> None:
+    strict, easy = table(30.0), table(300.0)
+    claims = tuple(Claim(strict, load(100.0), 10, (easy,) * len(LENIENT)) for _ in range(2))
+    for claim, share in zip(claims, shares(claims, 2), strict=True):
+        assert not serves(claim, share.gpus, share.instances, 100.0)
+        assert serves(replace(claim, table=easy), share.gpus, share.instances, 100.0)
 
 
 def test_memory_bounds_instances_as_rows_do() -> None:
