@@ -135,7 +135,7 @@ class _Step:
         self.case, self.now_s, self.pool, self.reserved = case, now_s, pool, reserved
         spec = case.spec
         self.load = demand_of(oracle.demand, oracle.name, spec.name)
-        self.table: PlanTable = oracle_table(case, oracle.quantile(case))
+        self.table: PlanTable = oracle_table(case, min(oracle.quantile(case), share.quantile))
         self.ahead_s = now_s + spec.cold_start_s + 2 * TICK_S
         limits = Limits(spec.min_instances, share, spec.cold_start_s)
         plan = _schedule(self.table, self.load, limits)

@@ -39,10 +39,12 @@ class Share:
 
     Args:
         gpus: rows, in GPUs; need not be whole. instances: how many its memory holds.
+        quantile: of the latency, that it is for at most; 1: for the one that is wanted.
     """
 
     gpus: float
     instances: int
+    quantile: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def shares(claims: tuple[Claim, ...], gpus: int) -> tuple[Share, ...]:
         for level in LEVELS:
             within, given = _given(relaxed, level, gpus)
             if quantile * within > served:
-                served, best = quantile * within, given
+                served = quantile * within
+                best = tuple(replace(share, quantile=quantile) for share in given)
     return best
 
 
