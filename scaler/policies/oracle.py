@@ -31,6 +31,7 @@ from scaler.core.needs import instance_need
 from scaler.core.observation import Phase
 from scaler.gpu import Need
 from scaler.packing import TOLERANCE, PackingError, Pool
+from scaler.policies import oracle_room
 from scaler.policies.base import Case, Member, Memory, new_id
 from scaler.policies.changes import fewest, throughput_rps, why_below
 from scaler.policies.oracle_fleets import Fleet, Limits, Schedule, given_times, oracle_table, schedule
@@ -65,6 +66,7 @@ class Oracle:
 
     demand: Mapping[str, RateSteps]
     violations: Mapping[str, float] = field(default_factory=dict)
+    _claims: dict[Any, Claim] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, share in self.violations.items():
@@ -110,14 +112,15 @@ class Oracle:
         return shares(tuple(self._claim(case, pool) for case in cases), len(pool.gpus))
 
     def _claim(self, case: Case, pool: Pool) -> Claim:
-        given, quantile = replace(case, times=given_times(case)), self.quantile(case)
         smallest_mib = min((gpu.memory_mib for gpu in pool.gpus.values()), default=0.0)
-        return Claim(
-            oracle_table(given, quantile),
-            demand_of(self.demand, self.name, case.spec.name),
-            max(int(smallest_mib / case.memory_mib), 1),
-            tuple(oracle_table(given, min(lenient, quantile)) for lenient in LENIENT),
-        )
+        key = case.spec, case.slo_ms, case.memory_mib, given_times(case), smallest_mib
+        if key not in self._claims:
+            given, quantile = replace(case, times=key[3]), self.quantile(case)
+            load = demand_of(self.demand, self.name, case.spec.name)
+            lenient = tuple(oracle_table(given, min(one, quantile)) for one in LENIENT)
+            in_memory = max(int(smallest_mib / case.memory_mib), 1)
+            self._claims[key] = Claim(oracle_table(given, quantile), load, in_memory, lenient)
+        return self._claims[key]
 
     def quantile(self, case: Case) -> float:
         """Of the latency, that is planned for."""
@@ -193,7 +196,7 @@ class _Step:
         reason = Reason.DEMAND_UP if self.case.members else why_below(self.case)
         for number in range(self.missing):
             takes = self._need(config)
-            place = _place(self.pool, takes, keep_pct, self.reserved)
+            place = oracle_room.place(self.pool, takes, keep_pct, self.reserved)
             if place is None:
                 break
             id_ = new_id(name, self.now_s, number)
@@ -274,27 +277,3 @@ def _target(plan: Schedule, members: Sequence[Member], ready_s: float) -> Fleet:
 def _schedule(table: PlanTable, load: RateSteps, limits: Limits) -> Schedule:
     """Tables and demands are kept by their makers, so that they are known again by identity."""
     return schedule(table, load, limits)
-
-
-def _place(pool: Pool, takes: Need, keep_pct: float, reserved: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Where an instance fits: a row of its own; else one where it may grow; else any.
-
-    For a new row the GPU whose free SMs and cores are then most alike, in parts of all; then the fewest SMs.
-    """
-    best: tuple[tuple[float, float], str, int] | None = None
-    for gpu in pool.gpus.values():
-        if takes.memory_mib > gpu.free_memory_mib + TOLERANCE:
-            continue
-        if takes.host_cores > gpu.free_host_cores + TOLERANCE:
-            continue
-        spare = gpu.free_sm_pct - takes.sm_pct
-        # SMs whose GPU has no core left are of no use to anyone.
-        cores = (gpu.free_host_cores - takes.host_cores) / max(gpu.host_cores, 1e-9)
-        stranded = round(abs(spare / 100 - cores), 1)
-        if spare >= -TOLERANCE:
-            best = min(filter(None, (best, ((stranded, spare), gpu.id, gpu.free_row()))))
-        for index, row in gpu.rows.items():
-            kept = sum(max(reserved.get(id_, 0.0), one.quota_pct) for id_, one in row.needs.items())
-            if abs(row.sm_pct - takes.sm_pct) <= TOLERANCE and kept + keep_pct <= 100.0 + TOLERANCE:
-                best = min(filter(None, (best, ((2.0, 100.0 - kept), gpu.id, index))))
-    return pool.find(takes) if best is None else (best[1], best[2])

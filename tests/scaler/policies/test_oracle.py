@@ -16,8 +16,9 @@ from scaler.core.corrected import corrected
 from scaler.core.decision import Resize, Start
 from scaler.gpu import Gpu, Need
 from scaler.packing import Pool
+from scaler.policies import oracle_room
 from scaler.policies.base import Policy
-from scaler.policies.oracle import Oracle, _place
+from scaler.policies.oracle import Oracle
 from scaler.policies.oracle_fleets import (
     Fleet,
     Limits,
@@ -224,7 +225,7 @@ def test_small_rows_take_the_cores_that_large_ones_leave() -> None:
     pool = Pool(Gpu(f"g{number}", 16_000.0, 8.0) for number in range(2))
     large, small = Need(50.0, 100.0, 1000.0, 1.0), Need(5.0, 100.0, 1000.0, 1.0)
     for index, takes in enumerate([large] * 2 + [small] * 10):
-        place = _place(pool, takes, 100.0, {})
+        place = oracle_room.place(pool, takes, 100.0, {})
         # With both large ones on one GPU the other had cores for eight small ones.
         assert place is not None
         pool.add(f"{index}", *place, takes)
