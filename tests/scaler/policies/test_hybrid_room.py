@@ -71,3 +71,18 @@ def test_functions_on_full_gpus_do_not_drive_each_other_out() -> None:
     # A cold start takes 5 s. It was 31 and 227 while every shortage was taken from all of them.
     assert max(starts.values()) <= 12
     assert sum(starts.values()) <= 5 * number
+
+
+def test_functions_at_zero_take_no_turn_from_those_that_serve() -> None:
+    specs = [FunctionSpec(name=f"f{i}", network=f"n{i}", slo_ms=400, min_instances=0) for i in range(30)]
+    busy = FunctionSpec(name="z", network="z", slo_ms=400)
+    times = {spec.name: times_of(spec) for spec in (*specs, busy)}
+    core = Core([*specs, busy], times, forecaster("kalman"), Hybrid(), Settings())
+    fleet, counts = Fleet([*specs, busy], gpus(4), times), dict.fromkeys(times, 0) | {"z": 20}
+    state = None
+    for _ in range(30):
+        state, decision = core.step(state, fleet.observe(counts))
+        fleet.apply(decision)
+        fleet.advance(1.0)
+    assert state is not None
+    assert fleet.now_s - state["memory"]["functions"]["z"]["looked_s"] <= 7.0
