@@ -83,7 +83,7 @@ class Hybrid:
         allowed = hybrid_room.allowed_sm_pct(pool, own, short, needs, moving)
         scarcity = hybrid_fleets.scarcity(pool)
         looked_s = {name: functions[name]["looked_s"] for name in own if name in functions}
-        # Whoever has nothing to exchange, or is at it, stays due: he comes last, so that others have their turn.
+        # Whoever has nothing to exchange, or is at it, stays due: he comes last, and others have their turn.
         due = sorted(
             (own[name] == 0 or name in moving, at, name) for name, at in looked_s.items() if is_due(at, now_s)
         )
