@@ -1,7 +1,7 @@
 """No garbage collection while a decision is made.
 
-A full collection looks at all objects: some 40 ms in `scripts/bench_step.py` with a hundred functions, where a
-decision takes 25. Most of the time a controller waits for its next tick; what was due is collected then.
+A full collection looks at all objects: some 40 ms in `scripts/bench_step.py` with a hundred functions, where
+a decision takes 25. Most of the time a controller waits for its next tick; what was due is collected then.
 """
 
 from __future__ import annotations
